@@ -1,0 +1,101 @@
+"""Settings as frozen values, validated whole and at once; the environment is read only in kstate.cli."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from kstate.errors import ConfigError
+
+MIB = 1 << 20
+
+BLOCK_BYTES_MAX = 512 * 1024
+"""Largest block in the backup topic: well below Kafka's default limit of 1 MiB for a batch."""
+
+SECRET_MARKS = ("password", "secret", "token", "sasl.jaas", "key.pem", "oauthbearer.config")
+"""A client property whose name contains one of these is never shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpochSettings:
+    """When an epoch ends: whichever limit is met first. Longer: less overhead, more to replay (the paper's c)."""
+
+    interval_ms: int = 1000
+    records_max: int = 500_000
+    bytes_max: int = 64 * MIB
+    """Input plus collected outputs plus changed state, in bytes."""
+    poll_records: int = 10_000
+    """Largest number of records asked of the client at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateSettings:
+    """Memory and limits of a worker's state."""
+
+    cache_bytes: int = 256 * MIB
+    """Bound of the cache of decoded objects, estimated from encoded sizes."""
+    store_bytes: int = 128 * MIB
+    """Bound of RocksDB's block cache and memtables together."""
+    value_bytes_max: int = BLOCK_BYTES_MAX - 4096 - 65536
+    """Largest encoded state value: it must fit a block together with its key and header."""
+    output_bytes_max: int = 1_000_000
+    """Largest encoded output record; Kafka's default message.max.bytes is 1,048,588."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailureSettings:
+    """How failures are noticed and how many are tolerated."""
+
+    heartbeat_ms: int = 400
+    heartbeats_missed: int = 4
+    transaction_timeout_ms: int = 10_000
+    commit_slow_ms: int = 5_000
+    """A commit slower than this taints its producer (S4): librdkafka may have retried EndTxn silently."""
+    stuck_log_ms: int = 20_000
+    """Transaction timeout + 10 s: a last stable offset that stands still for longer is named (S10)."""
+    reject_fraction_max: float = 0.10
+    rejects_min: int = 100
+    """The job stops when more than the fraction, and at least this many records, of an epoch fail."""
+    successor_wait_ms: int = 3_000
+    """How long the tiles of a dead worker wait for a new incarnation of the same name before others get them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a process of kstate is told from outside."""
+
+    bootstrap_servers: str = "127.0.0.1:9092"
+    client: Mapping[str, str] = field(default_factory=dict)
+    """Further librdkafka properties (TLS, SASL), passed through; secrets are redacted wherever they are shown."""
+    data: Path = Path(".kstate")
+    """Folder of the local stores, one sub-folder per application and worker name."""
+    epoch: EpochSettings = field(default_factory=EpochSettings)
+    state: StateSettings = field(default_factory=StateSettings)
+    failure: FailureSettings = field(default_factory=FailureSettings)
+    stream_partitions: int = 16
+    """Partitions of internal streams."""
+    replication: int = -1
+    """Replication factor of internal topics; -1: the broker's default."""
+
+    def __post_init__(self) -> None:
+        faults = [f"{name} is {value}, expected > 0" for name, value in _numbers(self) if value <= 0]
+        if not self.bootstrap_servers.strip():
+            faults.append("bootstrap_servers is empty")
+        if faults:
+            raise ConfigError("Settings: " + "; ".join(faults) + ".", hint="set them in kstate.toml or KSTATE_*.")
+
+
+def _numbers(settings: Settings) -> list[tuple[str, float]]:
+    """Every numeric setting of the nested values with its dotted name; all of them must be positive."""
+    nested = [
+        (f"{part}.{f.name}", float(getattr(getattr(settings, part), f.name)))
+        for part, kind in (("epoch", EpochSettings), ("state", StateSettings), ("failure", FailureSettings))
+        for f in fields(kind)
+    ]
+    return [*nested, ("stream_partitions", settings.stream_partitions)]
+
+
+def redacted(client: Mapping[str, str]) -> dict[str, str]:
+    """Client properties fit to be shown: the values of secrets are replaced."""
+    return {name: "***" if any(mark in name for mark in SECRET_MARKS) else value for name, value in client.items()}

@@ -1,0 +1,226 @@
+"""The contracts of the edges: log, store, codec. Each has one suite in tests/contract, run over memory and the real thing.
+
+Everything here is batch-wise. Nothing blocks for long: waiting is done by the caller, between named steps (kstate.clock).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypedDict, TypeVar
+
+from kstate.plan import TopicPartition
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Batch:
+    """A run of records of one topic-partition, as columns of equal length, in offset order.
+
+    `next_offset` is the reader's position behind the batch: past control records too once the end was reached. A batch
+    without records only moves the position.
+    """
+
+    source: TopicPartition
+    next_offset: int
+    offsets: list[int] = field(default_factory=list)
+    keys: list[bytes | None] = field(default_factory=list)
+    values: list[bytes | None] = field(default_factory=list)
+    timestamps: list[int] = field(default_factory=list)
+    """Kafka's record timestamps, ms since the epoch."""
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def head(self, count: int, next_offset: int) -> Batch:
+        """The first `count` records, as a batch that ends at `next_offset`."""
+        return Batch(self.source, next_offset, self.offsets[:count], self.keys[:count], self.values[:count], self.timestamps[:count])
+
+
+class OutMessage(TypedDict, total=False):
+    """A record to produce; `partition` is always given: kstate computes it (kstate.keyspace.partition_of)."""
+
+    key: bytes | None
+    value: bytes | None
+    partition: int
+    timestamp: int
+    headers: list[tuple[str, bytes]]
+
+
+class Reader(Protocol):
+    """A read_committed consumer with manual assignment and no consumer group."""
+
+    def assign(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Read exactly these partitions, each from this offset; replaces the assignment and drops what was fetched."""
+        ...
+
+    def poll(self, max_records: int, timeout: float) -> list[Batch]:
+        """At most `max_records` records in batches; waits up to `timeout` seconds for the first.
+
+        Raises DataLossError for a position outside the log, ConfigError (access denied, topic gone), RetryableError.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class Producer(Protocol):
+    """A transactional producer with one transactional id (rules S3, S4, S11)."""
+
+    @property
+    def transactional_id(self) -> str: ...
+
+    def open(self) -> None:
+        """init_transactions: fences every earlier holder of the id. Raises FencedError, ConfigError, RetryableError."""
+        ...
+
+    def begin(self) -> None:
+        """Start a transaction; TaintedError when the log of the client shows trouble since the last one."""
+        ...
+
+    def send(self, topic: str, messages: list[OutMessage], *, tracked: bool = False) -> None:
+        """Hand over messages of the open transaction; all are accepted or it raises (S11). Tracked ones report offsets."""
+        ...
+
+    def flush(self) -> Mapping[TopicPartition, int]:
+        """Wait until every message is delivered; the last offset of each partition with tracked messages.
+
+        Raises TaintedError unless delivered = accepted = handed over (S11).
+        """
+        ...
+
+    def commit(self) -> None:
+        """Commit. Returns only when it is sure; FencedError when fenced, TaintedError whenever the outcome is in doubt."""
+        ...
+
+    def abort(self) -> None:
+        """Abort the open transaction; TaintedError when the outcome is in doubt."""
+        ...
+
+    def close(self) -> None:
+        """Discard the producer without touching its transaction."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """A topic to create."""
+
+    name: str
+    partitions: int
+    config: Mapping[str, str] = field(default_factory=dict)
+
+
+class Log(Protocol):
+    """Kafka, as kstate needs it. Every method may raise RetryableError and ConfigError (authorization, unknown topic)."""
+
+    def cluster_id(self) -> str: ...
+
+    def reader(self) -> Reader: ...
+
+    def producer(self, transactional_id: str) -> Producer:
+        """A producer that is not open yet."""
+        ...
+
+    def report(self, topic: str, message: OutMessage) -> None:
+        """Send one record outside any transaction, without waiting (heartbeats only)."""
+        ...
+
+    def fence(self, transactional_id: str) -> None:
+        """init_transactions on somebody else's id, then forget it (S2): returns only after it succeeded."""
+        ...
+
+    def partitions(self, topics: Iterable[str]) -> dict[str, int | None]:
+        """Partition count by topic, None for a topic that does not exist."""
+        ...
+
+    def create_topics(self, topics: Sequence[TopicSpec]) -> None:
+        """Create those that do not exist yet; returns when their partitions have leaders."""
+        ...
+
+    def start_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """The log start of each partition."""
+        ...
+
+    def end_offsets(self, partitions: Iterable[TopicPartition], *, committed: bool) -> dict[TopicPartition, int]:
+        """The end of each partition: the last stable offset when `committed`, else the high watermark (H of rule S1)."""
+        ...
+
+    def offsets_at(self, partitions: Iterable[TopicPartition], time_ms: int) -> dict[TopicPartition, int]:
+        """The first offset at or after a time, the end where there is none."""
+        ...
+
+
+class Store(Protocol):
+    """The local ordered key-value store of a worker; keys and values are bytes, order is bytewise.
+
+    A `write` is atomic and durable in write order after the next `flush` (no write-ahead log): after a crash the content
+    is that of some prefix of the writes. Raises CorruptStateError when the files are damaged.
+    """
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]: ...
+
+    def write(self, keys: Sequence[bytes], values: Sequence[bytes | None]) -> None:
+        """Put, or delete where the value is None, all in one atomic batch."""
+        ...
+
+    def scan(self, lo: bytes, hi: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Pairs with lo <= key < hi, in order, as of the call; raises CorruptStateError instead of ending early."""
+        ...
+
+    def delete_range(self, lo: bytes, hi: bytes) -> None:
+        """Delete lo <= key < hi."""
+        ...
+
+    def ingest(self, pairs: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """Add sorted pairs at once and durably, over what is there; None deletes."""
+        ...
+
+    def flush(self) -> None:
+        """Make all writes durable."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Codec(Protocol[T]):
+    """Objects of one type to bytes and back (schemaless Avro). Raises DecodeError, and ValueError when encoding fails."""
+
+    @property
+    def schema(self) -> str:
+        """Canonical schema text, as kept in the plan."""
+        ...
+
+    @property
+    def fingerprint(self) -> bytes:
+        """8 bytes, DESIGN §8."""
+        ...
+
+    def encode(self, value: T) -> bytes: ...
+
+    def decode(self, data: bytes) -> T: ...
+
+    def encode_many(self, values: Sequence[T]) -> list[bytes]: ...
+
+    def decode_many(self, data: Sequence[bytes]) -> list[T]: ...
+
+
+class KeyCodec(Protocol[T]):
+    """Keys to canonical key bytes and back. Raises DecodeError, and ValueError when encoding fails."""
+
+    def encode(self, key: T) -> bytes: ...
+
+    def decode(self, data: bytes) -> T: ...
+
+
+class Codecs(Protocol):
+    """Where codecs come from: by Python type, as written in the operator's declarations."""
+
+    def value(self, type_: Any) -> Codec[Any]:
+        """For a record class or a state's type; ConfigError when the type has no Avro form."""
+        ...
+
+    def key(self, type_: Any) -> KeyCodec[Any]:
+        """For a key type; ConfigError for float, map, nullable (DESIGN §2)."""
+        ...

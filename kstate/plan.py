@@ -1,0 +1,152 @@
+"""The plan: which worker owns which key range of which operator's partition (the paper's routing state ρ).
+
+Only the leader writes plans, each one whole, as one record of the control topic. Everything a process needs to know after
+the control topic has been trimmed behind the newest plan stands in it: members, undelivered deaths, the id registry,
+schema texts and start offsets.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from kstate.keyspace import SLOTS, KeyRange
+from kstate.progress import SlotMap
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class TopicPartition:
+    """A partition of a Kafka topic."""
+
+    topic: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}]"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Shard:
+    """What a backup partition holds: one operator's state for one input partition index."""
+
+    operator: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.operator}[{self.partition}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A live worker process: `name` owns a data folder, `incarnation` is its transactional id and never reused."""
+
+    name: str
+    incarnation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A key range of a shard and who owns it; `worker` is an incarnation, None while nobody does.
+
+    `grant` is the plan version that assigned it: a worker carries a grant out once, and every marker repeats it.
+    """
+
+    shard: Shard
+    key_range: KeyRange
+    worker: str | None
+    grant: int
+
+    def __str__(self) -> str:
+        return f"{self.shard} {self.key_range}"
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """Numeric ids of operators and states by name, never reused; they stand in every stored key."""
+
+    operators: Mapping[str, int] = field(default_factory=dict)
+    states: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """(operator uid, state name) → id, unique within the operator, from 1."""
+    schemas: Mapping[int, str] = field(default_factory=dict)
+    """Schema id of stored values → canonical schema text, from 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Routing as of one version; versions only grow.
+
+    Invariant (S8): for each operator and partition the key ranges of the tiles cover [0, 65536) once.
+    """
+
+    app: str
+    version: int
+    term: int
+    members: tuple[Member, ...]
+    dead: tuple[str, ...]
+    """Incarnations declared dead whose tiles are not yet given away."""
+    tiles: tuple[Tile, ...]
+    registry: Registry
+    partitions: Mapping[str, int]
+    """Partition count of every topic when the first plan was made; a later change is refused."""
+    starts: Mapping[tuple[str, str, int], int]
+    """(operator uid, topic, partition) → offset at which a slot without a marker starts; never "latest"."""
+    ends: Mapping[tuple[str, str, int], int] = field(default_factory=dict)
+    """(operator uid, topic, partition) → end offset of a bounded run; an internal stream's end is added when it is fixed."""
+    bounded: bool = False
+    complete: bool = False
+    """A bounded run is finished: workers stop, exit code 0."""
+
+    def member(self, incarnation: str) -> Member | None:
+        """The live member with this incarnation id."""
+        return next((m for m in self.members if m.incarnation == incarnation), None)
+
+    def owned_by(self, incarnation: str) -> tuple[Tile, ...]:
+        """The tiles of one worker."""
+        return tuple(tile for tile in self.tiles if tile.worker == incarnation)
+
+
+def tiling_fault(plan: Plan) -> str | None:
+    """What breaks S8 in this plan, None when nothing does."""
+    by_shard: dict[Shard, list[KeyRange]] = defaultdict(list)
+    for tile in plan.tiles:
+        by_shard[tile.shard].append(tile.key_range)
+    for shard, ranges in by_shard.items():
+        cover = SlotMap[int]()
+        for key_range in ranges:
+            if len(cover.slice(key_range)):
+                return f"{shard}: {key_range} is covered twice in plan {plan.version}"
+            cover.assign(key_range, 1)
+        if gaps := cover.gaps(KeyRange(0, SLOTS)):
+            return f"{shard}: {gaps[0]} has no tile in plan {plan.version}"
+    return None
+
+
+def control_topic(app: str) -> str:
+    """Plans and decisions of the leader, one partition."""
+    return f"{app}.control"
+
+
+def reports_topic(app: str) -> str:
+    """Heartbeats of workers, one partition."""
+    return f"{app}.reports"
+
+
+def backup_topic(app: str, uid: str) -> str:
+    """Blocks and markers of an operator, as many partitions as its input."""
+    return f"{app}.{uid}.backup"
+
+
+def dlq_topic(app: str, uid: str) -> str:
+    """Records of an operator that could not be decoded or processed."""
+    return f"{app}.{uid}.dlq"
+
+
+def stream_topic(app: str, uid: str, stream: str) -> str:
+    """An internal stream: an edge from operator to operator."""
+    return f"{app}.{uid}.{stream}"
+
+
+def leader_id(app: str) -> str:
+    """The leader's fixed transactional id."""
+    return f"{app}-leader"
