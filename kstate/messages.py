@@ -1,16 +1,15 @@
 """What leader and workers tell each other: decisions and plans on the control topic, heartbeats on the reports topic.
 
-Messages are JSON objects with a version and a kind, readable with any Kafka tool. Decoding is strict: what is not exactly a
-message of this format is a DecodeError that names the fault, never a guess.
+Their form on the topics is written and read by kstate.wire.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from kstate.plan import Plan, Shard
 from kstate.keyspace import KeyRange
+from kstate.plan import Plan, Shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +40,10 @@ class JobHalted:
 
 @dataclass(frozen=True, slots=True)
 class PlanPublished:
-    """A new plan, whole."""
+    """A new plan, whole; `reason` is the decision behind it, for people."""
 
     plan: Plan
+    reason: str = ""
 
 
 Control = TermStarted | WorkerDied | JobHalted | PlanPublished

@@ -70,6 +70,8 @@ class Registry:
     """(operator uid, state name) → id, unique within the operator, from 1."""
     schemas: Mapping[int, str] = field(default_factory=dict)
     """Schema id of stored values → canonical schema text, from 1."""
+    keys: Mapping[str, str] = field(default_factory=dict)
+    """Operator uid → canonical text of its key type; a changed key type is refused."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,67 @@
+"""A job as plain data: what the control plane needs to know of it, free of the user's classes and of codecs.
+
+The coordinator never imports the declarations of user code: `kstate.api.describe` turns a job into this value. All that
+a plan is made from stands here; what the cluster adds (partition counts, offsets) is asked by the leader.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+StartPosition = Literal["earliest", "latest"] | int
+"""Where an external input starts when there is no marker; an int is a time in ms since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputDescription:
+    """One input of an operator; `internal` says that kstate owns the topic: an edge from operator `source_uid`."""
+
+    name: str
+    topic: str
+    start: StartPosition = "earliest"
+    internal: bool = False
+    source_uid: str | None = None
+
+    def __str__(self) -> str:
+        return f"input '{self.name}' (topic '{self.topic}')"
+
+
+@dataclass(frozen=True, slots=True)
+class OutputDescription:
+    """One output of an operator; `internal` says that kstate owns the topic."""
+
+    name: str
+    topic: str
+    internal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StateDescription:
+    """One state of an operator and the canonical text of the schema its values are written with."""
+
+    name: str
+    schema: str
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorDescription:
+    """One operator; `key_type` is a canonical text that changes exactly when the key bytes of equal keys change."""
+
+    uid: str
+    key_type: str
+    inputs: tuple[InputDescription, ...]
+    outputs: tuple[OutputDescription, ...] = ()
+    states: tuple[StateDescription, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JobDescription:
+    """A whole job, operators in the order of declaration."""
+
+    app: str
+    operators: tuple[OperatorDescription, ...]
+
+    def operator(self, uid: str) -> OperatorDescription | None:
+        """The operator with this uid."""
+        return next((operator for operator in self.operators if operator.uid == uid), None)
