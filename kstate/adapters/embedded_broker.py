@@ -107,6 +107,11 @@ class EmbeddedBroker:
         return self._folder
 
     @property
+    def log_path(self) -> Path:
+        """Kafka's own log (INFO and above)."""
+        return self.folder / "broker.log"
+
+    @property
     def pid(self) -> int | None:
         """Process id of the Java process, None unless it runs."""
         return None if self._process is None or self._process.poll() is not None else self._process.pid
@@ -121,7 +126,7 @@ class EmbeddedBroker:
         command = [
             *java,
             f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}",
-            f"-Dkstate.log={self.folder / 'broker.log'}",
+            f"-Dkstate.log={self.log_path}",
             *("-cp", classpath),
         ]
         (self.folder / "log4j2.properties").write_text(LOGGING)
@@ -177,7 +182,7 @@ class EmbeddedBroker:
         config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         if not (self.folder / "data" / "meta.properties").exists():
             _format(command, config)
-        log = LogTail(self.folder / "broker.log", self.folder / "java.log")
+        log = LogTail(self.log_path, self.folder / "java.log")
         scratch = None if self.settings.data else self.folder
         self._process = GuardedProcess([*command, "kafka.Kafka", str(config)], output=log.java, scratch=scratch)
         self._await_start(self._process, log, ports[0])
