@@ -1,0 +1,40 @@
+"""Elastic, fault-tolerant, exactly-once stateful stream processing on Kafka.
+
+An operator is a class: typed inputs, outputs and keyed state are its attributes, handlers attach to them by decorator.
+
+    class Count(Operator[str], uid="count"):
+        words = Input(Split.words)
+        counts = Output(WordCount, topic="word-counts")
+        seen = ValueState(int, default=0)
+
+        @words.each
+        def add(self, word: Word, ctx: Context) -> None:
+            self.seen.set(self.seen.get() + 1)
+            self.counts.emit(WordCount(self.key, self.seen.get()))
+
+    job = Job("demo", [Split, Count])
+"""
+
+from kstate.api.context import Context, Source
+from kstate.api.job import Job
+from kstate.api.operator import Operator, Reject
+from kstate.api.state import ValueState
+from kstate.api.streams import Input, Output
+from kstate.errors import ConfigError, DecodeError, KstateError, OperatorError
+from kstate.keys import Int32
+
+__all__ = [
+    "Operator",
+    "Input",
+    "Output",
+    "ValueState",
+    "Context",
+    "Source",
+    "Job",
+    "Reject",
+    "Int32",
+    "KstateError",
+    "ConfigError",
+    "OperatorError",
+    "DecodeError",
+]

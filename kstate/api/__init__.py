@@ -1,0 +1,1 @@
+"""What users import: operators, streams, state, jobs; re-exported by kstate."""

@@ -1,0 +1,50 @@
+"""What a handler is told beside the record: event time, watermark, where the record came from, a logger."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+
+class Source(NamedTuple):
+    """The place of a record in Kafka."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}]@{self.offset}"
+
+
+class Logger(Protocol):
+    """A structured logger; operator, topic-partition and offset are already bound to it."""
+
+    def debug(self, event: str, **fields: Any) -> None: ...
+
+    def info(self, event: str, **fields: Any) -> None: ...
+
+    def warning(self, event: str, **fields: Any) -> None: ...
+
+    def error(self, event: str, **fields: Any) -> None: ...
+
+
+class Context(Protocol):
+    """Facts about the present call. It is reused from record to record: read it, never keep it."""
+
+    @property
+    def event_time(self) -> int:
+        """When the record happened, milliseconds since the epoch."""
+        ...
+
+    @property
+    def watermark(self) -> int:
+        """No earlier event is expected any more, milliseconds since the epoch; it never goes back."""
+        ...
+
+    @property
+    def source(self) -> Source:
+        """Topic, partition and offset of the record."""
+        ...
+
+    @property
+    def log(self) -> Logger: ...
