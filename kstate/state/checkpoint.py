@@ -1,0 +1,108 @@
+"""checkpoint-state: what one piece changed in an epoch, as blocks and the marker that proves them.
+
+Paper: SEEP, section 3.2, checkpoint-state(o) → (θ, τ, β). Here θ are the changed entries, τ is the progress in the
+marker, β is the Kafka log itself. Pure: nothing is written here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from kstate.keyspace import KeyRange
+from kstate.progress import Progress
+from kstate.state.blocks import BlockHeader, BlockKind, encode_blocks
+from kstate.state.frames import FRAME_HEADER_BYTES
+from kstate.state.lineage import Lineage, Position
+from kstate.state.markers import Marker, MarkerKind, joint_checksum, writer_id
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Changed entries of one piece as columns of equal length: key suffixes, and stored values or None = deleted."""
+
+    suffixes: list[bytes]
+    values: list[bytes | None]
+
+    def __len__(self) -> int:
+        return len(self.suffixes)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A key range of one shard with one progress and one chain of markers: what an epoch's marker covers."""
+
+    operator_id: int
+    partition: int
+    key_range: KeyRange
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Who writes a piece's epoch, under which grant, and where the piece stands at its end."""
+
+    incarnation: str
+    grant: int
+    progress: Progress
+    watermark: Mapping[str, int] = field(default_factory=dict)
+    release: int | None = None
+    """The move id when this is the writer's last epoch of the range (rule S6)."""
+    fingerprint: bytes = bytes(8)
+    """Of the state schemas in force, for the block headers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Frames of the blocks in index order, and the marker that ends them."""
+
+    blocks: list[bytes]
+    marker: Marker
+
+
+def checkpoint(piece: Piece, changes: Changes, lineage: Lineage, standing: Standing) -> Checkpoint:
+    """Delta blocks and marker of the piece's next epoch.
+
+    `lineage` is what the piece's slots stand at: its pieces become the marker's `previous`, and the base is inherited,
+    the minimum where several meet. Raises ValueError for an entry that fits into no block.
+    """
+    behind = lineage.slice(piece.key_range)
+    previous = tuple((key_range, position.epoch) for key_range, position in behind)
+    epoch = 1 + max((epoch for _, epoch in previous), default=0)
+    writer = writer_id(standing.incarnation)
+    header = BlockHeader(piece.operator_id, piece.key_range, BlockKind.DELTA, epoch, writer, standing.fingerprint)
+    blocks = encode_blocks(header, changes.suffixes, changes.values)
+    marker = Marker(
+        operator_id=piece.operator_id,
+        key_range=piece.key_range,
+        kind=MarkerKind.EPOCH if standing.release is None else MarkerKind.RELEASE,
+        epoch=epoch,
+        incarnation=standing.incarnation,
+        grant=standing.grant,
+        progress=dict(standing.progress),
+        watermark=dict(standing.watermark),
+        previous=previous,
+        base=min((position.base for position in behind.values()), default=0),
+        blocks=len(blocks),
+        entries=len(changes),
+        checksum=joint_checksum(frame[8:FRAME_HEADER_BYTES] for frame in blocks),
+        move=standing.release,
+    )
+    return Checkpoint(blocks, marker)
+
+
+def advance(lineage: Lineage, marker: Marker, marker_offset: int) -> None:
+    """Put the marker's slots where the committed marker at this offset of the backup partition leaves them."""
+    lineage.assign(marker.key_range, position_after(marker, marker_offset))
+
+
+def position_after(marker: Marker, marker_offset: int) -> Position:
+    """Where slots stand once a committed marker is applied to them."""
+    return Position(
+        offset=marker_offset + 1,
+        epoch=marker.epoch,
+        grant=marker.grant,
+        incarnation=marker.incarnation,
+        progress=marker.progress,
+        watermark=marker.watermark,
+        base=marker.base,
+    )

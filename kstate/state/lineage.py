@@ -1,0 +1,95 @@
+"""Lineage: how far the local copy of a shard is, and from which chain of markers; a map over the slots (rule S8).
+
+It is kept in the local store in the same write as the state it speaks of, one entry per shard for all its key ranges:
+
+    0  1  format version, 1
+    1  4  number of pieces u32
+       …  per piece, ascending: lo u32 | hi u32 | offset u64 | epoch u64 | grant u64 | base u64
+          | incarnation (u16 length, UTF-8) | progress | watermark (as in kstate.state.markers)
+
+Several key ranges of a shard may live in one store side by side, one being restored while another runs. So nobody
+writes the entry from memory: `lineage_entry` puts a part into what the store holds, in the same step as the write.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kstate.errors import CorruptStateError, DecodeError
+from kstate.interfaces import Store
+from kstate.keyspace import KeyRange
+from kstate.progress import Progress, SlotMap
+from kstate.state.frames import Cursor, pack_numbers, pack_text
+from kstate.state.layout import lineage_key
+
+_FORMAT = 1
+_HEADER = struct.Struct(">BI")
+_PIECE = struct.Struct(">IIQQQQ")
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """The last marker applied to some slots."""
+
+    offset: int
+    """Next offset of the backup partition to apply."""
+    epoch: int
+    grant: int
+    incarnation: str
+    progress: Progress
+    watermark: Mapping[str, int]
+    base: int
+
+
+Lineage = SlotMap[Position]
+"""Slot → position; a gap is a slot that no marker covers."""
+
+
+def encode_lineage(lineage: Lineage) -> bytes:
+    """The value of the store's lineage entry."""
+    parts = [_HEADER.pack(_FORMAT, len(lineage))]
+    for key_range, p in lineage:
+        parts.append(_PIECE.pack(key_range.lo, key_range.hi, p.offset, p.epoch, p.grant, p.base))
+        parts += (pack_text(p.incarnation), pack_numbers(p.progress), pack_numbers(p.watermark))
+    return b"".join(parts)
+
+
+def decode_lineage(data: bytes) -> Lineage:
+    """The inverse; DecodeError for anything that `encode_lineage` does not make."""
+    cursor = Cursor(data, 0, "Lineage")
+    version, count = cursor.take(_HEADER)
+    if version != _FORMAT:
+        raise DecodeError(f"Lineage has format version {version}, this release reads version {_FORMAT}.")
+    lineage, end = Lineage(), 0
+    for _ in range(count):
+        key_range, (offset, epoch, grant, base) = cursor.key_range(_PIECE)
+        if key_range.lo < end:
+            raise DecodeError(f"Lineage: {key_range} begins before slot {end}, expected ascending ranges.")
+        end = key_range.hi
+        incarnation, progress, watermark = cursor.text(), cursor.numbers(), cursor.numbers()
+        lineage.assign(key_range, Position(offset, epoch, grant, incarnation, progress, watermark, base))
+    cursor.end()
+    return lineage
+
+
+def stored_lineage(store: Store, operator_id: int, partition: int) -> Lineage:
+    """The lineage that the local store holds of a shard, all key ranges; CorruptStateError when it is unreadable."""
+    (data,) = store.get_many([lineage_key(operator_id, partition)])
+    try:
+        return Lineage() if data is None else decode_lineage(data)
+    except DecodeError as error:
+        where = f"operator {operator_id}, partition {partition}"
+        raise CorruptStateError(f"Lineage of {where} in the local store is damaged: {error}") from error
+
+
+def lineage_entry(
+    store: Store, operator_id: int, partition: int, part: Lineage, key_range: KeyRange
+) -> tuple[bytes, bytes]:
+    """Key and value of the store's lineage entry once `key_range` stands as in `part`; all other slots as they are."""
+    lineage = stored_lineage(store, operator_id, partition)
+    lineage.clear(key_range)
+    for piece, position in part.slice(key_range):
+        lineage.assign(piece, position)
+    return lineage_key(operator_id, partition), encode_lineage(lineage)
