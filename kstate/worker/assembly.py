@@ -1,0 +1,100 @@
+"""Builds the running form of a topology: operator instances with bound handles, decoders, and shards with their
+caches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
+
+from kstate.api.topology import OperatorSpec, OutputSpec, StateSpec, Topology
+from kstate.config import Settings
+from kstate.errors import ConfigError
+from kstate.interfaces import Codecs
+from kstate.plan import Plan, Shard
+from kstate.state.cache import StateCache, StateColumn
+from kstate.state.layout import shard_prefix
+from kstate.worker.decode import InputDecoder
+from kstate.worker.handles import BoundContext, BoundOutput, BoundValue, Cursor, OutputRoute
+from kstate.worker.ownership import OwnedShard
+from kstate.worker.process import Processor
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """Makes processors and shards for one plan's ids and partition counts."""
+
+    topology: Topology
+    codecs: Codecs
+    settings: Settings
+    log: Any
+    """Logger that handlers see as `ctx.log`."""
+
+    def processors(self, plan: Plan) -> dict[str, Processor]:
+        """A processor per operator, by uid."""
+        return {spec.uid: self._processor(spec, plan) for spec in self.topology.operators}
+
+    def shard(self, shard: Shard, plan: Plan) -> OwnedShard:
+        """A shard of which nothing is owned yet."""
+        spec = next(spec for spec in self.topology.operators if spec.uid == shard.operator)
+        operator_id = plan.registry.operators[spec.uid]
+        starts = {i.topic: plan.starts[(spec.uid, i.topic, shard.partition)] for i in spec.inputs}
+        keyed = spec.key_type is not type(None)
+        decode_key = self.codecs.key(spec.key_type).decode if keyed else _no_key
+        columns = [self._column(spec, state, plan) for state in spec.states]
+        cache = StateCache(shard_prefix(operator_id, shard.partition), columns, decode_key)
+        return OwnedShard(shard, operator_id, cache, starts)
+
+    def _processor(self, spec: OperatorSpec, plan: Plan) -> Processor:
+        cursor = Cursor()
+        context = BoundContext(cursor, self.log)
+        instance = spec.cls()
+        processor = Processor(spec, instance, cursor, context)
+        processor.output_bytes_max = self.settings.state.output_bytes_max
+        processor.columns = [self._column(spec, state, plan) for state in spec.states]
+        keyed = spec.key_type is not type(None)
+        for each in spec.inputs:
+            processor.decoders[each.topic] = InputDecoder(each, self.codecs.value(each.record), keyed=keyed)
+        for index, state in enumerate(spec.states):
+            setattr(instance, state.attribute, BoundValue(cursor, index, state.default if state.has_default else None))
+        for output in spec.outputs:
+            bound = BoundOutput(cursor, self.codecs.value(output.record).encode, self._route(output, plan))
+            setattr(instance, output.name, bound)
+            processor.outputs[output.name] = bound
+        return processor
+
+    def _route(self, output: OutputSpec, plan: Plan) -> OutputRoute:
+        kind = "internal" if output.internal else output.timestamp
+        return OutputRoute(
+            name=output.name,
+            topic=output.topic,
+            partitions=plan.partitions[output.topic],
+            key_of=self._key_of(output),
+            bytes_max=self.settings.state.output_bytes_max,
+            kind=kind,
+        )
+
+    def _key_of(self, output: OutputSpec) -> Callable[[Any], bytes] | None:
+        if output.key is None:
+            return None
+        take = attrgetter(output.key) if isinstance(output.key, str) else output.key
+        encode = self.codecs.key(output.key_type).encode
+        return lambda record: encode(take(record))
+
+    def _column(self, spec: OperatorSpec, state: StateSpec, plan: Plan) -> StateColumn:
+        codec = self.codecs.value(state.type)
+        ids: Mapping[str, int] = {text: schema_id for schema_id, text in plan.registry.schemas.items()}
+        if codec.schema not in ids or (spec.uid, state.name) not in plan.registry.states:
+            raise ConfigError(
+                f"Plan {plan.version} of {plan.app!r} does not know state {state.name!r} of operator {spec.uid!r} "
+                f"with schema {codec.schema}.",
+                hint="this worker runs other code than the coordinator: deploy the same build to both.",
+            )
+        state_id = plan.registry.states[(spec.uid, state.name)]
+        return StateColumn(state.name, state_id, ids[codec.schema], codec, self.settings.state.value_bytes_max)
+
+
+def _no_key(key: bytes) -> None:
+    """Stateless operators have no key."""

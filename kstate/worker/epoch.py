@@ -1,0 +1,124 @@
+"""The epoch: what a worker commits at once (DESIGN §4, rules S8 and S11).
+
+`prepare` turns what was collected into outputs, blocks and markers; `write` sends them in one transaction that is
+opened, filled and committed without a pause between; `settle` brings the local store up to what was committed. The
+store is written only after the commit, so local state never runs ahead of the backup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from kstate.clock import Step, Steps
+from kstate.interfaces import OutMessage, Producer, Store
+from kstate.plan import TopicPartition, backup_topic, dlq_topic
+from kstate.state.backup import backup_messages
+from kstate.state.checkpoint import Changes, Checkpoint, Standing, advance, checkpoint
+from kstate.state.checkpoint import Piece as PieceName
+from kstate.state.layout import lineage_key, shard_prefix
+from kstate.state.lineage import encode_lineage, stored_lineage
+from kstate.worker.ownership import OwnedShard
+from kstate.worker.process import Processor
+
+CHUNK = 10_000
+"""Messages handed over between two named steps: an outgoing batch is never unbounded."""
+
+BEGUN = Step("begun")
+OUTPUTS_PART = Step("outputs-part")
+OUTPUTS_SENT = Step("outputs-sent")
+BLOCKS_SENT = Step("blocks-sent")
+MARKERS_SENT = Step("markers-sent")
+FLUSHED = Step("flushed")
+COMMITTED = Step("committed")
+STORED = Step("stored")
+
+
+@dataclass(frozen=True, slots=True)
+class PieceEpoch:
+    """One piece's part of an epoch."""
+
+    shard: OwnedShard
+    changes: Changes
+    checkpoint: Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Everything one transaction will contain."""
+
+    outputs: Sequence[tuple[str, list[OutMessage]]]
+    pieces: Sequence[PieceEpoch]
+
+    def shards(self) -> list[OwnedShard]:
+        """The shards whose backup partitions are written, each once."""
+        return list({piece.shard.shard: piece.shard for piece in self.pieces}.values())
+
+
+def prepare(app: str, incarnation: str, processors: Iterable[Processor], shards: Iterable[OwnedShard]) -> Prepared:
+    """Encode the running epoch. Raises ValueFault when a state value cannot be stored; nothing has been sent then."""
+    outputs: list[tuple[str, list[OutMessage]]] = []
+    for processor in processors:
+        outputs += [(output.topic, output.messages) for output in processor.outputs.values() if output.messages]
+        if processor.rejects.letters:
+            bytes_max = processor.output_bytes_max
+            letters = [letter.message(processor.spec.uid, bytes_max) for letter in processor.rejects.letters]
+            outputs.append((dlq_topic(app, processor.spec.uid), letters))
+    return Prepared(outputs, [piece for shard in shards for piece in _pieces(incarnation, shard)])
+
+
+def _pieces(incarnation: str, shard: OwnedShard) -> Iterable[PieceEpoch]:
+    shard.coalesce()
+    for piece in shard.pieces:
+        if piece.touched:
+            changes = shard.cache.changes(shard.changed_in(piece))
+            name = PieceName(shard.operator_id, shard.shard.partition, piece.key_range)
+            standing = Standing(incarnation, piece.grant, piece.progress, piece.watermark)
+            yield PieceEpoch(shard, changes, checkpoint(name, changes, shard.lineage, standing))
+
+
+def write(app: str, producer: Producer, prepared: Prepared) -> Steps[Mapping[TopicPartition, int]]:
+    """Begin, outputs, blocks, markers, flush, commit; the offset of the last record in each backup partition.
+
+    Raises FencedError, or TaintedError/RetryableError: then nobody knows what was committed (S4).
+    """
+    producer.begin()
+    yield BEGUN
+    for topic, messages in prepared.outputs:
+        for start in range(0, len(messages), CHUNK):
+            producer.send(topic, messages[start : start + CHUNK])
+            yield OUTPUTS_PART
+    yield OUTPUTS_SENT
+    for piece in prepared.pieces:
+        topic = backup_topic(app, piece.shard.shard.operator)
+        blocks, marker = backup_messages(piece.checkpoint, piece.shard.shard.partition)
+        producer.send(topic, blocks, tracked=True)
+        yield BLOCKS_SENT
+        producer.send(topic, [marker], tracked=True)
+        yield MARKERS_SENT
+    offsets = producer.flush()
+    yield FLUSHED
+    producer.commit()
+    yield COMMITTED
+    return offsets
+
+
+def settle(prepared: Prepared, app: str, offsets: Mapping[TopicPartition, int], store: Store) -> None:
+    """Bring lineage, local store and cache up to a committed epoch, in one atomic write."""
+    keys: list[bytes] = []
+    values: list[bytes | None] = []
+    for shard in prepared.shards():
+        operator_id, partition = shard.operator_id, shard.shard.partition
+        offset = offsets[TopicPartition(backup_topic(app, shard.shard.operator), partition)]
+        prefix = shard_prefix(operator_id, partition)
+        written = len(keys)
+        stored = stored_lineage(store, operator_id, partition)  # another range of the shard may be on its way in
+        for piece in (piece for piece in prepared.pieces if piece.shard is shard):
+            keys += [prefix + suffix for suffix in piece.changes.suffixes]
+            values += piece.changes.values
+            advance(shard.lineage, piece.checkpoint.marker, offset)
+            advance(stored, piece.checkpoint.marker, offset)
+        shard.settled(sum(map(len, filter(None, values[written:]))))
+        keys.append(lineage_key(operator_id, partition))
+        values.append(encode_lineage(stored))
+    store.write(keys, values)

@@ -1,0 +1,185 @@
+"""Bound handles: what a handler sees as `self.state`, `self.output` and `ctx` while it runs.
+
+The engine puts them into the operator's instance under the names of the class's declarations, with the same static
+types. They share one `Cursor`, which the process loop moves from record to record, and one journal, which makes a
+handler call atomic: every change appends how to undo it, and a call that raises is rolled back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+from kstate.api.context import Context, Source
+from kstate.api.state import ValueState
+from kstate.api.streams import Output
+from kstate.interfaces import Batch, OutMessage
+from kstate.keyspace import partition_of, slot_of_offset
+from kstate.state.cache import ABSENT, Entry
+from kstate.worker.frames import record_frame
+
+PARTITION_MEMO_MAX = 100_000
+"""Remembered key → partition pairs per output; murmur2 in Python costs more than a dictionary hit."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputRoute:
+    """Where an output goes, and how its key and time are made; `key_of` None: the key of the current record."""
+
+    name: str
+    topic: str
+    partitions: int
+    key_of: Callable[[Any], bytes] | None
+    bytes_max: int
+    kind: str
+    """"internal": framed with the event time; "event": stamped with it; "now": by the clock of the broker."""
+
+
+class Cursor:
+    """Where the process loop stands: the entry of the current key and the row of the current batch."""
+
+    __slots__ = ("batch", "changed", "entry", "event_times", "journal", "key_bytes", "row")
+
+    def __init__(self) -> None:
+        self.entry: Entry
+        self.batch: Batch
+        self.row = 0
+        self.key_bytes: bytes | None = None
+        self.event_times: list[int] = []
+        self.changed: list[Entry] = []
+        self.journal: list[Callable[[], None] | tuple[Entry, int, Any, int] | list[OutMessage]] = []
+
+    def undo(self) -> None:
+        """Take back, in reverse, what the current handler call did."""
+        for change in reversed(self.journal):
+            if isinstance(change, list):
+                change.pop()
+            elif isinstance(change, tuple):
+                entry, index, value, changed = change
+                entry.values[index] = value
+                if not changed:
+                    self.changed.pop()
+                entry.changed = changed
+        self.journal.clear()
+
+
+class BoundValue(ValueState[Any]):
+    """A ValueState of the current key."""
+
+    def __init__(self, cursor: Cursor, index: int, default: Any) -> None:
+        self._cursor = cursor
+        self._index = index
+        self._bit = 1 << index
+        self._default = default
+
+    def get(self) -> Any:
+        value = self._cursor.entry.values[self._index]
+        return self._default if value is ABSENT else value
+
+    def set(self, value: Any, /) -> None:
+        cursor, index = self._cursor, self._index
+        entry = cursor.entry
+        changed = entry.changed
+        cursor.journal.append((entry, index, entry.values[index], changed))
+        if not changed:
+            cursor.changed.append(entry)
+        entry.changed = changed | self._bit
+        entry.values[index] = value
+
+    def pop(self) -> Any:
+        value = self.get()
+        self.clear()
+        return value
+
+    def clear(self) -> None:
+        self.set(ABSENT)
+
+
+class BoundOutput(Output[Any]):
+    """An Output that collects encoded records for the end of the epoch.
+
+    `stamped` outputs carry the event time: in a frame on internal streams, as Kafka's timestamp on users' topics.
+    """
+
+    def __init__(self, cursor: Cursor, encode: Callable[[Any], bytes], route: OutputRoute) -> None:
+        self._cursor = cursor
+        self._encode = encode
+        self._route = route
+        self._partitions: dict[bytes, int] = {}
+        self.messages: list[OutMessage] = []
+        self.size_bytes = 0
+        self.topic = route.topic
+
+    def emit(self, record: Any, /, *, event_time: int | None = None) -> None:
+        cursor, route = self._cursor, self._route
+        key = cursor.key_bytes if route.key_of is None else route.key_of(record)
+        value = self._encode(record)
+        if event_time is None:
+            event_time = cursor.event_times[cursor.row]
+        if route.kind == "internal":
+            value = record_frame(event_time, value)
+        if len(value) > route.bytes_max:
+            raise ValueError(
+                f"output {route.name!r}: a record of {len(value):,} bytes, the limit is {route.bytes_max:,}"
+            )
+        partition = self._partitions.get(key) if key is not None else None
+        if partition is None:
+            partition = self._partition(key)
+        message: OutMessage = {"key": key, "value": value, "partition": partition}
+        if route.kind == "event":
+            message["timestamp"] = event_time
+        self.messages.append(message)
+        self.size_bytes += len(value)
+        cursor.journal.append(self.messages)
+
+    def _partition(self, key: bytes | None) -> int:
+        if key is None:
+            return slot_of_offset(self._cursor.batch.offsets[self._cursor.row]) % self._route.partitions
+        if len(self._partitions) >= PARTITION_MEMO_MAX:
+            self._partitions.clear()
+        partition = self._partitions[key] = partition_of(key, self._route.partitions)
+        return partition
+
+    def start_epoch(self) -> None:
+        """Nothing is collected any more."""
+        self.messages = []
+        self.size_bytes = 0
+
+
+class BoundContext(Context):
+    """The context of the current record; everything is computed only when asked for."""
+
+    def __init__(self, cursor: Cursor, log: Any) -> None:
+        self._cursor = cursor
+        self._log = log
+        self._floor = 0
+        self._lateness_ms = 0
+        self._watermarks: list[int] | None = None
+
+    def start_batch(self, floor: int, lateness_ms: int) -> None:
+        """A new batch begins: `floor` is the watermark so far, ms since the epoch."""
+        self._floor, self._lateness_ms, self._watermarks = floor, lateness_ms, None
+
+    @property
+    def event_time(self) -> int:
+        return self._cursor.event_times[self._cursor.row]
+
+    @property
+    def watermark(self) -> int:
+        if self._watermarks is None:
+            late = self._lateness_ms
+            self._watermarks = list(accumulate((t - late for t in self._cursor.event_times), max, initial=self._floor))[
+                1:
+            ]
+        return self._watermarks[self._cursor.row]
+
+    @property
+    def source(self) -> Source:
+        batch = self._cursor.batch
+        return Source(batch.source.topic, batch.source.partition, batch.offsets[self._cursor.row])
+
+    @property
+    def log(self) -> Any:
+        return self._log

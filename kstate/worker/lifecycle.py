@@ -1,0 +1,78 @@
+"""A worker's standing: its transactional id and what the control topic says of it (rules S3 and S4)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kstate.clock import Clock, Step, Steps
+from kstate.errors import FencedError, RetryableError
+from kstate.interfaces import Log, Producer
+from kstate.plan import Member
+from kstate.worker.control import ControlFollower, Standing
+
+OPENED = Step("opened")
+WAITING = Step("waiting", wait=0.1)
+RETRY = Step("retry", wait=0.5)
+
+
+class Session:
+    """One incarnation's hold on its identity.
+
+    Invariant: after every open of the transactional id control was read to a fresh end before anything else was done.
+    """
+
+    def __init__(self, log: Log, control: ControlFollower, member: Member, clock: Clock, logger: Any) -> None:
+        self.control = control
+        self.member = member
+        self.producer: Producer = log.producer(member.incarnation)
+        self._log = log
+        self._clock = clock
+        self._logger = logger
+        self._tries = 0
+
+    def open(self) -> Steps[None]:
+        """Open the id, then read control to a fresh end, again and again until the broker answers (S3)."""
+        while True:
+            try:
+                self.producer.open()
+                yield OPENED
+                yield from self.control.catch_up()
+            except RetryableError as error:
+                self._logger.warning("broker-away", doing="opening", reason=str(error))
+                yield RETRY
+                self._renew()
+            else:
+                self.check()
+                return
+
+    def reopen(self) -> Steps[None]:
+        """Discard a tainted producer and open the same id anew (S4)."""
+        self._renew()
+        yield from self.open()
+
+    def await_membership(self) -> Steps[None]:
+        """Own nothing until a plan names this incarnation; returns also when the job is halted or complete."""
+        while self.control.standing(self.member.incarnation) is Standing.UNKNOWN and self.control.halted is None:
+            yield WAITING
+            yield from self.follow()
+
+    def follow(self) -> Steps[None]:
+        """Take in new plans and decisions; raises FencedError when they end this incarnation."""
+        try:
+            self.control.poll()
+        except RetryableError as error:
+            self._logger.warning("broker-away", doing="following control", reason=str(error))
+            yield RETRY
+        self.check()
+
+    def check(self) -> None:
+        """Raise FencedError when this incarnation was declared dead or is a member no more."""
+        if self.control.standing(self.member.incarnation) is Standing.DEAD:
+            raise FencedError(
+                f"Worker {self.member.name!r}, incarnation {self.member.incarnation}, was declared dead: it stops.",
+                hint="nothing is lost; start the worker again and it joins as a new incarnation.",
+            )
+
+    def _renew(self) -> None:
+        self.producer.close()
+        self.producer = self._log.producer(self.member.incarnation)

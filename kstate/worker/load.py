@@ -1,0 +1,49 @@
+"""What a worker reports of itself: its full present state, as an immutable snapshot that another thread may send."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from kstate.errors import KstateError
+from kstate.interfaces import Log
+from kstate.messages import Heartbeat, TileReport
+from kstate.plan import Member, Tile, reports_topic
+from kstate.wire import encode_report
+from kstate.worker.ownership import OwnedShard, Piece
+
+
+class Load:
+    """The newest snapshot; `beat` may be called from another thread than everything else."""
+
+    def __init__(self, app: str, member: Member, host: str, pid: int) -> None:
+        self._topic = reports_topic(app)
+        self._beats = 0
+        self.snapshot = Heartbeat(member.incarnation, member.name, host, pid, 0, 0, ())
+
+    def publish(self, plan_version: int, shards: Iterable[OwnedShard], restoring: Iterable[Tile]) -> None:
+        """Take a new snapshot, between epochs."""
+        running = [_running(shard, piece) for shard in shards for piece in shard.pieces]
+        waiting = [TileReport(t.shard, t.key_range, t.grant, "restoring", 0, {}) for t in restoring]
+        self.snapshot = replace(self.snapshot, plan_version=plan_version, tiles=(*running, *waiting))
+
+    def leaving(self) -> None:
+        """The last epoch is committed: the tiles may be given away at once."""
+        self.snapshot = replace(self.snapshot, leaving=True)
+
+    def fatal(self, error: KstateError) -> None:
+        """The worker stops for a reason that only people can mend."""
+        self.snapshot = replace(self.snapshot, fatal=str(error), exit_code=error.exit_code)
+
+    def beat(self, log: Log) -> None:
+        """Send the snapshot."""
+        self._beats += 1
+        log.report(self._topic, {"value": encode_report(replace(self.snapshot, sequence=self._beats)), "partition": 0})
+
+
+def _running(shard: OwnedShard, piece: Piece) -> TileReport:
+    """Committed progress; live progress where the running epoch has nothing to commit (only control records passed)."""
+    newest = shard.lineage.get(piece.key_range.lo)
+    progress = piece.progress if not piece.touched else newest.progress if newest else shard.starts
+    epoch = newest.epoch if newest else 0
+    return TileReport(shard.shard, piece.key_range, piece.grant, "running", epoch, dict(progress))

@@ -1,0 +1,67 @@
+"""After a tainted transaction: did the epoch commit? The backup topic knows (rule S4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kstate.clock import Clock, Step, Steps
+from kstate.errors import BackupLogError, RetryableError
+from kstate.interfaces import Log
+from kstate.plan import TopicPartition, backup_topic
+from kstate.state.blocks import Marker, decode_frame
+from kstate.state.freshness import fresh_end
+from kstate.worker.epoch import PieceEpoch, Prepared
+
+LOOKED = Step("looked")
+
+
+def look_for_epoch(log: Log, clock: Clock, app: str, prepared: Prepared) -> Steps[Mapping[TopicPartition, int] | None]:
+    """Search each touched backup partition, to a fresh end, for the epoch's own markers.
+
+    Returns the offset of the last marker in each partition when the epoch committed, None when it did not. All pieces
+    are one transaction: some but not all of them found is a BackupLogError.
+    """
+    offsets: dict[TopicPartition, int] = {}
+    missing: list[PieceEpoch] = []
+    for shard in prepared.shards():
+        partition = TopicPartition(backup_topic(app, shard.shard.operator), shard.shard.partition)
+        pieces = [piece for piece in prepared.pieces if piece.shard is shard]
+        position = min((p.offset for p in shard.lineage.values()), default=0)
+        found = yield from _own_markers(log, clock, partition, position)
+        for piece in pieces:
+            marker = piece.checkpoint.marker
+            offset = found.get((marker.incarnation, marker.key_range.lo, marker.key_range.hi, marker.epoch))
+            if offset is None:
+                missing.append(piece)
+            else:
+                offsets[partition] = max(offset, offsets.get(partition, 0))
+    if missing and offsets:
+        raise BackupLogError(
+            f"Of one epoch markers stand in {sorted(map(str, offsets))} but not for {missing[0].shard.shard}."
+        )
+    return None if missing else offsets
+
+
+def _own_markers(
+    log: Log, clock: Clock, partition: TopicPartition, position: int
+) -> Steps[dict[tuple[str, int, int, int], int]]:
+    """Every marker from a position to a fresh end: (incarnation, lo, hi, epoch) → offset."""
+    end = yield from fresh_end(log, partition, clock)
+    start = log.start_offsets([partition])[partition]
+    if start > position:
+        raise RetryableError(
+            f"{partition} was trimmed to {start}, past {position} where this worker stands: it starts over."
+        )
+    reader = log.reader()
+    reader.assign({partition: position})
+    found: dict[tuple[str, int, int, int], int] = {}
+    while position < end:
+        for batch in reader.poll(1_000, 0.05):
+            position = batch.next_offset
+            for offset, value in zip(batch.offsets, batch.values, strict=True):
+                frame = decode_frame(value or b"")
+                if isinstance(frame, Marker):
+                    found[(frame.incarnation, frame.key_range.lo, frame.key_range.hi, frame.epoch)] = offset
+        yield LOOKED
+    reader.close()
+    return found

@@ -1,0 +1,91 @@
+"""Records that failed, on their way to the operator's dead-letter topic, in the transaction of their epoch.
+
+A dead letter has the original key and bytes (none, with a reference in the headers, when they do not fit) and headers
+that say where it came from and why. Too many failures in one epoch stop the job: a bug must not drain a topic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kstate.config import FailureSettings
+from kstate.errors import OperatorError
+from kstate.interfaces import Batch, OutMessage
+from kstate.plan import TopicPartition
+
+REASON_CHARS_MAX = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One failed record: where it stood, its original bytes, and why it failed."""
+
+    source: TopicPartition
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    timestamp: int
+    reason: str
+    error: str
+
+    def message(self, uid: str, bytes_max: int) -> OutMessage:
+        """As a record of the dead-letter topic."""
+        fits = len(self.value or b"") + len(self.key or b"") + len(self.reason) <= bytes_max
+        headers = {
+            "kstate.operator": uid,
+            "kstate.reason": self.reason,
+            "kstate.error": self.error,
+            "kstate.topic": self.source.topic,
+            "kstate.partition": str(self.source.partition),
+            "kstate.offset": str(self.offset),
+        }
+        if not fits:
+            headers["kstate.reference"] = f"{self.source}@{self.offset}: the record is too large to be copied"
+        return {
+            "key": self.key if fits else None,
+            "value": self.value if fits else None,
+            "partition": 0,
+            "timestamp": self.timestamp,
+            "headers": [(name, text.encode()) for name, text in headers.items()],
+        }
+
+
+class Rejects:
+    """The failed records of one operator in the running epoch."""
+
+    def __init__(self, uid: str) -> None:
+        self.uid = uid
+        self.letters: list[DeadLetter] = []
+        self.handled = 0
+        """Records seen this epoch, failed ones included."""
+
+    def add(self, batch: Batch, row: int, reason: str, error: BaseException | None = None) -> None:
+        """Record `row` of the batch failed."""
+        name = type(error).__name__ if error else "Rejected"
+        letter = DeadLetter(
+            batch.source,
+            batch.offsets[row],
+            batch.keys[row],
+            batch.values[row],
+            batch.timestamps[row],
+            reason[:REASON_CHARS_MAX],
+            name,
+        )
+        self.letters.append(letter)
+
+    def clear(self) -> None:
+        """The epoch is over."""
+        self.letters.clear()
+        self.handled = 0
+
+    def check(self, limits: FailureSettings) -> None:
+        """Raise OperatorError when too large a part of the epoch failed; names the last failure."""
+        failed = len(self.letters)
+        if failed < limits.rejects_min or failed <= limits.reject_fraction_max * self.handled:
+            return
+        last = self.letters[-1]
+        raise OperatorError(
+            f"Operator {self.uid!r}: {failed:,} of {self.handled:,} records of one epoch failed, the last at "
+            f"{last.source}@{last.offset} with {last.error}: {last.reason}",
+            hint="mend the operator or its input, then start the job again; nothing of this epoch was committed.",
+        )
