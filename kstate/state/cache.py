@@ -67,7 +67,7 @@ class StateColumn:
     value_bytes_max: int
 
 
-class ValueFault(Exception):
+class ValueFault(Exception):  # noqa: N818 - it finds a culprit, it is not shown to anyone
     """A value that cannot be stored: it does not encode or is too large. Names state and key."""
 
 
@@ -134,7 +134,7 @@ class StateCache:
         stored = split_value(data or b"")
         if stored.schema_id != column.schema_id:
             raise ConfigError(
-                f"State {column.name!r} holds values of schema {stored.schema_id}, this build writes schema {column.schema_id}.",
+                f"State {column.name!r} holds values of schema {stored.schema_id}, this build writes {column.schema_id}.",
                 hint="run the build that wrote them; evolving a state's schema is not supported yet.",
             )
         return stored.payload

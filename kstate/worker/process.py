@@ -151,7 +151,7 @@ class Processor:
                 handler(record, context)
                 if careful:
                     self._check_changes()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever user code raises
                 self._reject(row, error)
             else:
                 journal.clear()
@@ -163,7 +163,7 @@ class Processor:
             cursor.key_bytes = key
             try:
                 handler(record, context)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever user code raises
                 self._reject(row, error)
             else:
                 journal.clear()
