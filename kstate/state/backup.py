@@ -104,9 +104,14 @@ class BackupReader:
         if torn:
             raise self._error(min(torn), "a block whose marker is missing: the epoch is torn")
         for key_range, offset in self._unproven:
-            reason = f"the chain of {key_range} begins in the middle, at log start {self._log_start} and without a base"
-            raise self._error(offset, reason)
+            raise self._error(offset, f"the chain of {key_range} begins in the middle and {self._no_base}")
+        for gap in self.lineage.gaps(self._key_range) if self._log_start else ():
+            raise self._error(self._log_start, f"no marker covers {gap} and {self._no_base}")
         return self.lineage
+
+    @property
+    def _no_base(self) -> str:
+        return f"no base follows the log start {self._log_start}: records that were still needed are gone"
 
     def _frame(self, offset: int, value: bytes | None) -> Block | Marker:
         if value is None:

@@ -14,7 +14,7 @@ writes the entry from memory: `lineage_entry` puts a part into what the store ho
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from kstate.errors import CorruptStateError, DecodeError
@@ -85,11 +85,15 @@ def stored_lineage(store: Store, operator_id: int, partition: int) -> Lineage:
 
 
 def lineage_entry(
-    store: Store, operator_id: int, partition: int, part: Lineage, key_range: KeyRange
+    store: Store, operator_id: int, partition: int, part: Lineage, dropped: Iterable[KeyRange] = ()
 ) -> tuple[bytes, bytes]:
-    """Key and value of the store's lineage entry once `key_range` stands as in `part`; all other slots as they are."""
+    """Key and value of the store's lineage entry once these slots stand as in `part`, all other slots as they are.
+
+    `dropped` become gaps. Write the pair with the state it speaks of, before anybody else writes to the store.
+    """
     lineage = stored_lineage(store, operator_id, partition)
-    lineage.clear(key_range)
-    for piece, position in part.slice(key_range):
-        lineage.assign(piece, position)
+    for key_range in dropped:
+        lineage.clear(key_range)
+    for key_range, position in part:
+        lineage.assign(key_range, position)
     return lineage_key(operator_id, partition), encode_lineage(lineage)
