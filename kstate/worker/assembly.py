@@ -16,6 +16,7 @@ from kstate.interfaces import Codecs
 from kstate.plan import Plan, Shard
 from kstate.state.cache import StateCache, StateColumn
 from kstate.state.layout import shard_prefix
+from kstate.state.replay import plan_starts
 from kstate.worker.decode import InputDecoder
 from kstate.worker.handles import BoundContext, BoundOutput, BoundValue, Cursor, OutputRoute
 from kstate.worker.ownership import OwnedShard
@@ -38,14 +39,13 @@ class Assembly:
 
     def shard(self, shard: Shard, plan: Plan) -> OwnedShard:
         """A shard of which nothing is owned yet."""
-        spec = next(spec for spec in self.topology.operators if spec.uid == shard.operator)
+        spec = self.topology.operator(shard.operator)
         operator_id = plan.registry.operators[spec.uid]
-        starts = {i.topic: plan.starts[(spec.uid, i.topic, shard.partition)] for i in spec.inputs}
         keyed = spec.key_type is not type(None)
         decode_key = self.codecs.key(spec.key_type).decode if keyed else _no_key
         columns = [self._column(spec, state, plan) for state in spec.states]
         cache = StateCache(shard_prefix(operator_id, shard.partition), columns, decode_key)
-        return OwnedShard(shard, operator_id, cache, starts)
+        return OwnedShard(shard, operator_id, cache, plan_starts(plan, shard))
 
     def _processor(self, spec: OperatorSpec, plan: Plan) -> Processor:
         cursor = Cursor()

@@ -51,8 +51,9 @@ class Session:
         yield from self.open()
 
     def await_membership(self) -> Steps[None]:
-        """Own nothing until a plan names this incarnation; returns also when the job is halted or complete."""
-        while self.control.standing(self.member.incarnation) is Standing.UNKNOWN and self.control.halted is None:
+        """Own nothing until a plan names this incarnation; an earlier halt of the job does not concern it."""
+        while self.control.standing(self.member.incarnation) is Standing.UNKNOWN:
+            self.control.halted = None
             yield WAITING
             yield from self.follow()
 

@@ -19,7 +19,12 @@ class Load:
     def __init__(self, app: str, member: Member, host: str, pid: int) -> None:
         self._topic = reports_topic(app)
         self._beats = 0
+        self._opened = False
         self.snapshot = Heartbeat(member.incarnation, member.name, host, pid, 0, 0, ())
+
+    def opened(self) -> None:
+        """The transactional id is open: heartbeats may begin (S3)."""
+        self._opened = True
 
     def publish(self, plan_version: int, shards: Iterable[OwnedShard], restoring: Iterable[Tile]) -> None:
         """Take a new snapshot, between epochs."""
@@ -36,7 +41,9 @@ class Load:
         self.snapshot = replace(self.snapshot, fatal=str(error), exit_code=error.exit_code)
 
     def beat(self, log: Log) -> None:
-        """Send the snapshot."""
+        """Send the snapshot, once there is something to say."""
+        if not self._opened:
+            return
         self._beats += 1
         log.report(self._topic, {"value": encode_report(replace(self.snapshot, sequence=self._beats)), "partition": 0})
 

@@ -26,8 +26,7 @@ def look_for_epoch(log: Log, clock: Clock, app: str, prepared: Prepared) -> Step
     for shard in prepared.shards():
         partition = TopicPartition(backup_topic(app, shard.shard.operator), shard.shard.partition)
         pieces = [piece for piece in prepared.pieces if piece.shard is shard]
-        position = min((p.offset for p in shard.lineage.values()), default=0)
-        found = yield from _own_markers(log, clock, partition, position)
+        found = yield from _own_markers(log, clock, partition, min(map(_stands_at, pieces)))
         for piece in pieces:
             marker = piece.checkpoint.marker
             offset = found.get((marker.incarnation, marker.key_range.lo, marker.key_range.hi, marker.epoch))
@@ -42,13 +41,21 @@ def look_for_epoch(log: Log, clock: Clock, app: str, prepared: Prepared) -> Step
     return None if missing else offsets
 
 
+def _stands_at(piece: PieceEpoch) -> int:
+    """The least backup offset that a marker of the piece's next epoch can have; 0 before its first."""
+    key_range = piece.checkpoint.marker.key_range
+    if piece.shard.lineage.gaps(key_range):
+        return 0
+    return min(position.offset for position in piece.shard.lineage.slice(key_range).values())
+
+
 def _own_markers(
     log: Log, clock: Clock, partition: TopicPartition, position: int
 ) -> Steps[dict[tuple[str, int, int, int], int]]:
     """Every marker from a position to a fresh end: (incarnation, lo, hi, epoch) → offset."""
     end = yield from fresh_end(log, partition, clock)
     start = log.start_offsets([partition])[partition]
-    if start > position:
+    if start > position > 0:
         raise RetryableError(
             f"{partition} was trimmed to {start}, past {position} where this worker stands: it starts over."
         )

@@ -95,8 +95,9 @@ class Worker:
     def run(self) -> Steps[int]:
         """The whole life; the result is the exit code (kstate.errors). Only damage of the local store is raised."""
         try:
-            yield from self._session.open()
-            yield from self._session.await_membership()
+            yield from self._until_stopped(self._session.open())
+            self.load.opened()
+            yield from self._until_stopped(self._session.await_membership())
             yield from self._work()
             self._close_operators()
             self.load.leaving()
@@ -110,6 +111,13 @@ class Worker:
             self.load.fatal(error)
             self._exit_code = error.exit_code
         return self._exit_code
+
+    def _until_stopped(self, steps: Steps[None]) -> Steps[None]:
+        """What comes before there is anything to finish may be left at any step."""
+        for step in steps:
+            if self._stopping:
+                return
+            yield step
 
     def _work(self) -> Steps[None]:
         """The loop of DESIGN §4."""
@@ -158,7 +166,7 @@ class Worker:
 
     def _adopt(self) -> Steps[None]:
         """Go on restoring, one step per turn while other tiles run, without a pause between when none does."""
-        while True:
+        while not self._stopping:
             try:
                 step = self._adoptions.step()
             except RetryableError as error:
@@ -236,6 +244,9 @@ class Worker:
         except ValueFault as fault:
             self._redo_carefully(fault)
             yield UNDONE
+            return
+        if not prepared.pieces:
+            self._start_epoch()  # everything that was read had been done before
             return
         offsets: Mapping[TopicPartition, int] | None
         try:
