@@ -39,7 +39,7 @@ class LogTail:
 
     def last_lines(self) -> str:
         """The end, for people."""
-        return "\n".join(self.text().splitlines()[-LOG_LINES_SHOWN:])
+        return _last_lines(self.text())
 
     def _read(self, path: Path) -> str:
         with contextlib.suppress(FileNotFoundError), path.open(encoding="utf-8", errors="replace") as file:
@@ -79,8 +79,13 @@ def explain(log: str, folder: Path, port: int) -> KstateError:
     for sign, error in known:
         if sign in log:
             return error
-    tail = "\n".join(log.splitlines()[-LOG_LINES_SHOWN:])
     return ConfigError(
-        f"The embedded broker ended while it started; its log ends with:\n{tail}",
-        hint=f"see {folder / 'broker.log'}; a data folder of no further use may be removed",
+        f"The embedded broker ended while it started; its log ends with:\n{_last_lines(log)}",
+        hint="change what it names; the whole log is broker.log in the data folder, where one was named",
     )
+
+
+def _last_lines(log: str) -> str:
+    """The end of a log without the frames of Java's stack traces, which would push out the message above them."""
+    lines = [line for line in log.splitlines() if not line.startswith(("\tat ", "\t..."))]
+    return "\n".join(lines[-LOG_LINES_SHOWN:])
