@@ -201,55 +201,6 @@ def _mutable_twin(cls: type[Any]) -> type[Any] | None:
     return make_dataclass(f"_{cls.__name__}", slots, slots=True)
 
 
-_SCALAR_COLUMNS.get(avro)
-        case Choice(members):
-            return lambda page: [members[i] for i in _indexes(page, len(members), "a symbol").tolist()]
-        case Nullable(item, null):
-            column = _column_of(item)
-            return column and _nullable_column(column, null)
-        case Record(cls, fields):
-            columns = [column for _, part in fields if (column := _column_of(part))]
-            return _record_column(cls, columns) if fields and len(columns) == len(fields) else None
-        case _:
-            return None
-
-
-def _nullable_column(column: Column, null: int) -> Column:
-    def read(page: _Page) -> list[Any]:
-        rows = np.flatnonzero(_indexes(page, 2, "a branch") != null)
-        values: list[Any] = [None] * len(page.at)
-        part = _Page(page.joined, page.raw, page.at[rows], page.end[rows])
-        for row, value in zip(rows.tolist(), column(part), strict=True):
-            values[row] = value
-        page.at[rows] = part.at
-        return values
-
-    return read
-
-
-def _record_column(cls: type[Any], columns: Sequence[Column]) -> Column:
-    twin = _mutable_twin(cls)
-
-    def read(page: _Page) -> list[Any]:
-        records = list(map(twin or cls, *(column(page) for column in columns)))
-        if twin:
-            for record in records:
-                record.__class__ = cls
-        return records
-
-    return read
-
-
-def _mutable_twin(cls: Any) -> type[Any] | None:
-    """A class with the same slots and a plain constructor; None unless the class is a plain slotted dataclass."""
-    if not is_dataclass(cls) or "__slots__" not in vars(cls) or cls.__bases__ != (object,):
-        return None
-    plain = cls.__dataclass_params__.init and list(cls.__slots__) == list(cls.__match_args__)
-    if not plain or hasattr(cls, "__post_init__"):
-        return None
-    return make_dataclass(f"_{cls.__name__}", cls.__slots__, slots=True)
-
-
 _SCALAR_COLUMNS: dict[str, Column] = {
     "boolean": _read_booleans,
     "int": _read_ints,
