@@ -52,12 +52,6 @@ class OwnedShard:
             self.lineage.assign(key_range, position)
         self.pieces += self._committed_pieces(tile)
 
-    def drop(self, tile: Tile) -> None:
-        """Own a tile no longer."""
-        del self.tiles[tile.key_range]
-        self.lineage.clear(tile.key_range)
-        self.pieces = [piece for piece in self.pieces if not tile.key_range.overlap(piece.key_range)]
-
     def rollback(self) -> None:
         """Forget the running epoch: live progress is what was committed."""
         self.cache.discard()
@@ -80,11 +74,11 @@ class OwnedShard:
         return {topic: min(piece.progress[topic] for piece in self.pieces) for topic in self.starts}
 
     def coalesce(self) -> None:
-        """Join neighbouring pieces of one grant that stand at equal progress."""
+        """Join neighbouring pieces of one tile that stand at equal progress."""
         joined: list[Piece] = []
         for piece in sorted(self.pieces, key=lambda p: p.key_range.lo):
             last = joined[-1] if joined else None
-            if last and last.key_range.hi == piece.key_range.lo and _mergeable(last, piece):
+            if last and self._mergeable(last, piece):
                 last.key_range = KeyRange(last.key_range.lo, piece.key_range.hi)
                 last.touched = last.touched or piece.touched
             else:
@@ -124,6 +118,7 @@ class OwnedShard:
             return self.cache.changed
         return [entry for entry in self.cache.changed if entry.slot in piece.key_range]
 
-
-def _mergeable(left: Piece, right: Piece) -> bool:
-    return left.grant == right.grant and left.progress == right.progress and left.watermark == right.watermark
+    def _mergeable(self, left: Piece, right: Piece) -> bool:
+        if left.key_range.hi != right.key_range.lo or left.key_range.hi in {tile.lo for tile in self.tiles}:
+            return False
+        return left.progress == right.progress and left.watermark == right.watermark

@@ -1,0 +1,1 @@
+"""Benchmarks: each prints a table, writes JSON into benchmarks/results/, and verifies what it measured."""

@@ -1,0 +1,110 @@
+"""A bench for the worker's parts: one operator, one shard, a memory store; no log, no plan of a leader."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from kstate import Job, Operator
+from kstate.adapters.avro import AvroCodecs
+from kstate.api.topology import resolve
+from kstate.config import Settings, StateSettings
+from kstate.interfaces import Batch
+from kstate.keyspace import FULL_RANGE, KeyRange, partition_of
+from kstate.plan import Member, Plan, Registry, Shard, Tile, TopicPartition, backup_topic
+from kstate.progress import SlotMap
+from kstate.testing.memory_store import MemoryStore
+from kstate.worker.assembly import Assembly
+from kstate.worker.epoch import Prepared, prepare, settle
+from kstate.worker.ownership import OwnedShard
+from kstate.worker.process import Processor
+
+APP = "bench"
+
+
+@dataclass
+class Bench:
+    """One operator with one shard; `feed` processes rows, `commit` ends the epoch."""
+
+    operator: type[Operator[Any]]
+    ranges: Sequence[KeyRange] = (FULL_RANGE,)
+    partitions: int = 1
+    value_bytes_max: int = 10_000
+    store: MemoryStore = field(default_factory=MemoryStore)
+
+    def __post_init__(self) -> None:
+        topology = resolve(Job(APP, [self.operator]))
+        spec = topology.operators[0]
+        self.codecs = AvroCodecs()
+        schemas = {i: self.codecs.value(state.type).schema for i, state in enumerate(spec.states, 1)}
+        states = {(spec.uid, state.name): i for i, state in enumerate(spec.states, 1)}
+        topics = {each.topic: self.partitions for each in (*spec.inputs, *spec.outputs)}
+        self.topic = spec.inputs[0].topic
+        self.plan = Plan(
+            app=APP,
+            version=1,
+            term=1,
+            members=(Member("w", "w-1"),),
+            dead=(),
+            tiles=(),
+            registry=Registry({spec.uid: 1}, states, schemas),
+            partitions=topics,
+            starts={(spec.uid, self.topic, 0): 0},
+        )
+        settings = Settings(state=StateSettings(value_bytes_max=self.value_bytes_max, output_bytes_max=1_000))
+        assembly = Assembly(topology, self.codecs, settings, logging.getLogger("test"))
+        self.processor: Processor = assembly.processors(self.plan)[spec.uid]
+        self.shard: OwnedShard = assembly.shard(Shard(spec.uid, 0), self.plan)
+        for key_range in self.ranges:
+            self.shard.adopt(Tile(Shard(spec.uid, 0), key_range, "w-1", 1), SlotMap())
+        self.next_offset = 0
+
+    def batch(self, rows: Sequence[tuple[bytes | None, bytes | None]], first: int | None = None) -> Batch:
+        """Rows (key, value) as they come from the input, from the next offset on."""
+        first = self.next_offset if first is None else first
+        offsets = list(range(first, first + len(rows)))
+        self.next_offset = max(self.next_offset, first + len(rows))
+        source = TopicPartition(self.topic, 0)
+        keys, values = [key for key, _ in rows], [value for _, value in rows]
+        return Batch(source, first + len(rows), offsets, keys, values, [1_000 + offset for offset in offsets])
+
+    def row(self, record: Any, key: bytes | None = None) -> tuple[bytes | None, bytes | None]:
+        """A record as a row."""
+        return key, self.codecs.value(type(record)).encode(record)
+
+    def feed(self, *rows: tuple[bytes | None, bytes | None], first: int | None = None) -> None:
+        """Process rows as one batch."""
+        for _ in self.processor.process(self.shard, self.batch(rows, first), self.store, self.plan.partitions):
+            pass
+
+    def prepare(self) -> Prepared:
+        """The running epoch as it would be committed."""
+        return prepare(APP, "w-1", [self.processor], [self.shard])
+
+    def commit(self, offset: int = 0) -> Prepared:
+        """End the epoch as if its markers stood at this offset of the backup."""
+        prepared = self.prepare()
+        settle(prepared, APP, {TopicPartition(backup_topic(APP, self.shard.shard.operator), 0): offset}, self.store)
+        self.processor.start_epoch()
+        return prepared
+
+    def emitted(self, name: str) -> list[Any]:
+        """Records collected by an output, decoded."""
+        spec = next(output for output in self.processor.spec.outputs if output.name == name)
+        values = [message["value"] or b"" for message in self.processor.outputs[name].messages]
+        return self.codecs.value(spec.record).decode_many(values)
+
+
+@pytest.fixture
+def bench() -> Callable[..., Bench]:
+    """Makes a bench for an operator class."""
+    return Bench
+
+
+def key_in(partition: int, partitions: int, prefix: str = "k") -> bytes:
+    """Some key that belongs to a partition."""
+    return next(k for i in range(10_000) if partition_of(k := f"{prefix}{i}".encode(), partitions) == partition)

@@ -1,0 +1,215 @@
+"""What the process loop does with good and bad records: handlers, state, outputs, dead letters, atomicity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from kstate import Context, Input, Operator, Output, Reject, ValueState
+from kstate.config import FailureSettings
+from kstate.errors import ConfigError, OperatorError
+from kstate.keyspace import FULL_RANGE, KeyRange, partition_of, slot_of
+from kstate.state.cache import ValueFault
+from kstate.worker.ownership import Piece
+
+MakeBench = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """A number to add to a name's total."""
+
+    name: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """The total so far."""
+
+    name: str
+    total: int
+
+
+class Sum(Operator[str], uid="sum"):
+    """Adds up; refuses 13, and fails after its changes on 666."""
+
+    adds = Input(Add, topic="adds", key="name")
+    totals = Output(Total, topic="totals")
+    total = ValueState(int, default=0)
+    note = ValueState(str)
+
+    @adds.each
+    def add(self, add: Add, ctx: Context) -> None:
+        self.total.set(self.total.get() + add.amount)
+        self.totals.emit(Total(self.key, self.total.get()))
+        if add.amount == 13:
+            raise Reject("unlucky")
+        if add.amount == 666:
+            self.note.set("evil")
+            raise ZeroDivisionError("boom")
+        if add.amount > 1_000_000:
+            self.note.set("x" * add.amount)
+
+
+class Echo(Operator[None], uid="echo"):
+    """Passes on what comes."""
+
+    adds = Input(Add, topic="adds")
+    out = Output(Add, topic="out")
+
+    @adds.each
+    def pass_on(self, add: Add, ctx: Context) -> None:
+        self.out.emit(add)
+
+
+def add(bench: Any, name: str, amount: int) -> tuple[bytes | None, bytes | None]:
+    """A row for Sum."""
+    row: tuple[bytes | None, bytes | None] = bench.row(Add(name, amount), name.encode())
+    return row
+
+
+def test_state_is_kept_per_key_and_outputs_follow_handler_order(bench: MakeBench) -> None:
+    """Two keys interleaved: each sees its own total, the outputs are in the order of the input."""
+    b = bench(Sum)
+    b.feed(add(b, "a", 1), add(b, "b", 10), add(b, "a", 2))
+    assert b.emitted("totals") == [Total("a", 1), Total("b", 10), Total("a", 3)]
+    assert [message["key"] for message in b.processor.outputs["totals"].messages] == [b"a", b"b", b"a"]
+
+
+def test_a_failing_call_is_undone_whole_and_its_record_becomes_a_dead_letter(bench: MakeBench) -> None:
+    """State and outputs of the failed calls vanish, those before and after stay."""
+    b = bench(Sum)
+    b.feed(add(b, "a", 1), add(b, "a", 666), add(b, "a", 13), add(b, "a", 2))
+    assert b.emitted("totals") == [Total("a", 1), Total("a", 3)]
+    letters = b.processor.rejects.letters
+    assert [(letter.offset, letter.error, letter.reason) for letter in letters] == [
+        (1, "ZeroDivisionError", "boom"),
+        (2, "Reject", "unlucky"),
+    ]
+    message = letters[0].message("sum", 1_000_000)
+    assert message["value"] == add(b, "a", 666)[1]
+    assert ("kstate.offset", b"1") in message["headers"]
+    assert ("kstate.topic", b"adds") in message["headers"]
+
+
+def test_a_failing_first_call_leaves_no_change_behind(bench: MakeBench) -> None:
+    """A key whose only call failed is not changed: its epoch writes no value for it."""
+    b = bench(Sum)
+    b.feed(add(b, "a", 666))
+    prepared = b.prepare()
+    assert [len(piece.changes) for piece in prepared.pieces] == [0]
+    b.feed(add(b, "a", 5))
+    assert b.emitted("totals") == [Total("a", 5)]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        (b"a", b"\xff", "is no"),
+        (None, b"\x02a\x02", "null key"),
+        (b"a", None, "null value"),
+        (b"\xff\xfe", b"\x02a\x02", "key does not decode"),
+        (b"b", b"\x02a\x02", "differs from field 'name'"),
+    ],
+)
+def test_bad_records_become_dead_letters_and_good_ones_go_on(
+    bench: MakeBench, key: bytes | None, value: bytes | None, reason: str
+) -> None:
+    """One bad record among good ones: it alone is rejected, with its original bytes and the reason."""
+    b = bench(Sum)
+    b.feed(add(b, "a", 1), (key, value), add(b, "a", 2))
+    assert b.emitted("totals") == [Total("a", 1), Total("a", 3)]
+    (letter,) = b.processor.rejects.letters
+    assert (letter.offset, letter.key, letter.value) == (1, key, value)
+    assert reason in letter.reason
+
+
+def test_an_output_over_the_limit_is_an_error_of_its_record(bench: MakeBench) -> None:
+    """The record whose output is too large becomes a dead letter that names output and limit."""
+    b = bench(Echo)
+    b.feed(b.row(Add("x" * 2_000, 1), b"k"), b.row(Add("y", 1), b"k"))
+    assert b.emitted("out") == [Add("y", 1)]
+    assert "output 'out'" in b.processor.rejects.letters[0].reason
+
+
+def test_a_state_over_the_limit_is_found_by_redoing_the_epoch_carefully(bench: MakeBench) -> None:
+    """The epoch cannot be prepared; done again with checks after each call, the culprit alone is rejected."""
+    b = bench(Sum)
+    rows = [add(b, "a", 1), add(b, "a", 1_000_001), add(b, "a", 2)]
+    b.feed(*rows)
+    with pytest.raises(ValueFault, match="state 'note' of key 'a'"):
+        b.prepare()
+    b.shard.rollback()
+    b.processor.start_epoch()
+    b.processor.careful = True
+    b.feed(*rows, first=0)
+    assert b.emitted("totals") == [Total("a", 1), Total("a", 3)]
+    assert "state 'note' of key 'a'" in b.processor.rejects.letters[0].reason
+
+
+def test_too_many_failures_in_an_epoch_stop_the_job(bench: MakeBench) -> None:
+    """More than 10 % and at least 100: OperatorError with the last failure; below either bound it goes on."""
+    b = bench(Sum)
+    limits = FailureSettings()
+    b.feed(*[add(b, "a", 13)] * 99)
+    b.processor.rejects.check(limits)
+    b.feed(add(b, "a", 13))
+    with pytest.raises(OperatorError, match=r"100 of 100 records .* adds\[0\]@99 with Reject: unlucky"):
+        b.processor.rejects.check(limits)
+    b.feed(*[add(b, "a", 1)] * 900)
+    b.processor.rejects.check(limits)
+
+
+def test_a_record_of_another_partitioner_stops_the_job_by_name(bench: MakeBench) -> None:
+    """A key that Kafka's murmur2 puts elsewhere: nothing is processed, both places are named."""
+    b = bench(Sum, partitions=3)
+    stray = next(f"k{i}" for i in range(99) if partition_of(f"k{i}".encode(), 3) != 0)
+    with pytest.raises(ConfigError, match=r"adds\[0\].*partition [12] of 3"):
+        b.feed(add(b, stray, 1))
+
+
+def test_null_keys_of_an_unkeyed_operator_are_spread_by_offset_and_keep_their_null_key(bench: MakeBench) -> None:
+    """An operator without key takes any record; without `key=` the input's key bytes are the output's."""
+    b = bench(Echo)
+    b.feed(b.row(Add("n", 1), None), b.row(Add("m", 2), b"\xff"))
+    assert [message["key"] for message in b.processor.outputs["out"].messages] == [None, b"\xff"]
+
+
+def test_what_was_committed_is_read_back_after_the_cache_forgot_it(bench: MakeBench) -> None:
+    """Two generations later the value comes from the store; a rolled back epoch leaves no trace."""
+    b = bench(Sum)
+    b.feed(add(b, "a", 5))
+    b.commit()
+    b.shard.cache.turn()
+    b.shard.cache.turn()
+    b.feed(add(b, "a", 1))
+    assert b.emitted("totals") == [Total("a", 6)]
+    b.shard.rollback()
+    b.processor.start_epoch()
+    b.feed(add(b, "a", 2), first=1)
+    assert b.emitted("totals") == [Total("a", 7)]
+
+
+def test_pieces_with_unequal_progress_skip_what_they_have_done(bench: MakeBench) -> None:
+    """Two halves of a partition, one of which is ahead: the reader goes over both, each record counts once."""
+    low = next(f"k{i}" for i in range(99) if slot_of(f"k{i}".encode()) < 32768)
+    high = next(f"k{i}" for i in range(99) if slot_of(f"k{i}".encode()) >= 32768)
+    b = bench(Sum)
+    halves = KeyRange(0, 32768), KeyRange(32768, 65536)
+    b.shard.pieces = [Piece(halves[0], 1, {"adds": 0}), Piece(halves[1], 1, {"adds": 2})]
+    b.feed(add(b, low, 1), add(b, high, 1), add(b, low, 1), add(b, high, 1), first=0)
+    assert b.emitted("totals") == [Total(low, 1), Total(low, 2), Total(high, 1)]
+    b.shard.coalesce()
+    assert [piece.key_range for piece in b.shard.pieces] == [FULL_RANGE]
+
+
+def test_two_tiles_of_a_shard_stay_two_pieces(bench: MakeBench) -> None:
+    """Equal progress does not join what the plan keeps apart: each may be given to somebody else."""
+    b = bench(Sum, ranges=(KeyRange(0, 32768), KeyRange(32768, 65536)))
+    b.feed(*[add(b, f"k{i}", 1) for i in range(20)])
+    assert [piece.checkpoint.marker.key_range for piece in b.prepare().pieces] == list(b.ranges)
+    assert sum(len(piece.changes) for piece in b.prepare().pieces) == 20
