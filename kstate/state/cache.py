@@ -134,8 +134,8 @@ class StateCache:
         stored = split_value(data or b"")
         if stored.schema_id != column.schema_id:
             raise ConfigError(
-                f"State {column.name!r} holds values of schema {stored.schema_id}, this build writes {column.schema_id}.",
-                hint="run the build that wrote them; evolving a state's schema is not supported yet.",
+                f"State {column.name!r} holds values of schema {stored.schema_id}, not {column.schema_id}.",
+                hint="run the build that wrote them: evolving a state's schema is not supported yet.",
             )
         return stored.payload
 

@@ -37,39 +37,37 @@ def fresh_end(
     """
     end = log.end_offsets([source], committed=False)[source]
     yield H_TAKEN
-    watch = _StuckWatch(source, end, clock, stuck_ms / 1000, report)
+    watch = StuckWatch(source, clock, stuck_ms / 1000, report)
     while (stable := log.end_offsets([source], committed=True)[source]) < end:
-        watch.see(stable)
+        watch.see(stable, end)
         yield AWAIT_STABLE
     return end
 
 
-class _StuckWatch:
-    """Notices a last stable offset that stands still while the end is ahead."""
+class StuckWatch:
+    """Notices a last stable offset that stands still while the end is ahead, for longer than `patience` seconds."""
 
-    def __init__(
-        self, source: TopicPartition, end: int, clock: Clock, patience: float, report: Callable[[str], None]
-    ) -> None:
+    def __init__(self, source: TopicPartition, clock: Clock, patience: float, report: Callable[[str], None]) -> None:
         self._source = source
-        self._end = end
         self._clock = clock
         self._patience = patience
         self._report = report
         self._stable = -1
         self._since = self._due = clock.monotonic()
 
-    def see(self, stable: int) -> None:
+    def see(self, stable: int, end: int) -> None:
+        """A reading of the last stable offset, and the end that is waited for; reports when the patience is over."""
         now = self._clock.monotonic()
-        if stable != self._stable:
+        if stable != self._stable or stable >= end:
             self._stable, self._since, self._due = stable, now, now + self._patience
         elif now >= self._due:
             self._due = now + self._patience
-            self._report(self._message(now - self._since))
+            self._report(self._message(now - self._since, end))
 
-    def _message(self, seconds: float) -> str:
+    def _message(self, seconds: float, end: int) -> str:
         return (
             f"Log {self._source} is stuck: its last stable offset stands at {self._stable} for {seconds:.0f} s, "
-            f"{self._end} is needed; a transaction that began there is neither committed nor aborted. "
+            f"{end} is needed; a transaction that began there is neither committed nor aborted. "
             "Mend: kafka-transactions.sh find-hanging --broker-id <id>, then kafka-transactions.sh abort "
             f"--topic {self._source.topic} --partition {self._source.partition} --start-offset {self._stable}. "
             "kstate keeps waiting."

@@ -31,6 +31,10 @@ class Source:
                 positions[source] = min(offset, positions.get(source, offset))
         self._reader.assign(positions)
 
+    def partitions(self) -> Iterable[TopicPartition]:
+        """What is read."""
+        return self._consumers.keys()
+
     def poll(
         self, max_records: int, timeout: float, ends: Mapping[tuple[str, TopicPartition], int]
     ) -> list[tuple[OwnedShard, Batch]]:

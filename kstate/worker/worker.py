@@ -34,6 +34,7 @@ from kstate.worker.ownership import OwnedShard
 from kstate.worker.process import Processor
 from kstate.worker.recovery import look_for_epoch
 from kstate.worker.source import Source
+from kstate.worker.stuck import StuckInputs
 
 POLLED = Step("polled")
 IDLE = Step("idle", wait=0.01)
@@ -79,6 +80,7 @@ class Worker:
         self._session = Session(edges.log, control, member, edges.clock, edges.logger)
         self._source = Source(edges.log.reader())
         self._adoptions = Adoptions(self._restore)
+        self._stuck = StuckInputs(edges.log, edges.clock, settings.failure, edges.logger.warning)
         self._plan: Plan | None = None
         self._ends: dict[tuple[str, TopicPartition], int] = {}
         self._processors: dict[str, Processor] = {}
@@ -216,8 +218,10 @@ class Worker:
         if records:
             self._epoch.records += records
             self._epoch.started = before if self._epoch.started is None else self._epoch.started
-        elif clock.monotonic() == before:
-            yield IDLE
+        else:
+            self._stuck.look(self._source.partitions())
+            if clock.monotonic() == before:
+                yield IDLE
 
     @property
     def _partitions(self) -> Mapping[str, int]:

@@ -42,7 +42,7 @@ class Bench:
         self.codecs = AvroCodecs()
         schemas = {i: self.codecs.value(state.type).schema for i, state in enumerate(spec.states, 1)}
         states = {(spec.uid, state.name): i for i, state in enumerate(spec.states, 1)}
-        topics = {each.topic: self.partitions for each in (*spec.inputs, *spec.outputs)}
+        topics = dict.fromkeys([*(i.topic for i in spec.inputs), *(o.topic for o in spec.outputs)], self.partitions)
         self.topic = spec.inputs[0].topic
         self.plan = Plan(
             app=APP,
