@@ -24,15 +24,15 @@ def admin(bootstrap_servers: str) -> AdminClient:
 
 def create_topics(bootstrap_servers: str, partitions: dict[str, int]) -> None:
     """Create the user's topics: name → partitions."""
-    made = admin(bootstrap_servers).create_topics([NewTopic(name, count, 1) for name, count in partitions.items()])
-    for future in made.values():
+    client = admin(bootstrap_servers)  # must live as long as its futures
+    for future in client.create_topics([NewTopic(name, count, 1) for name, count in partitions.items()]).values():
         future.result(30)
 
 
 def delete_records(bootstrap_servers: str, topic: str, partition: int, before: int) -> None:
     """Move the log start of a partition, as retention does."""
-    done = admin(bootstrap_servers).delete_records([TopicPartition(topic, partition, before)])
-    for future in done.values():
+    client = admin(bootstrap_servers)
+    for future in client.delete_records([TopicPartition(topic, partition, before)]).values():
         future.result(30)
 
 
