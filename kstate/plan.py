@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from kstate.keyspace import SLOTS, KeyRange
 from kstate.progress import SlotMap
 
+InputPartition = tuple[str, str, int]
+"""(operator uid, topic, partition): the key of a plan's starts and ends."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class TopicPartition:
@@ -91,9 +94,9 @@ class Plan:
     registry: Registry
     partitions: Mapping[str, int]
     """Partition count of every topic when the first plan was made; a later change is refused."""
-    starts: Mapping[tuple[str, str, int], int]
+    starts: Mapping[InputPartition, int]
     """(operator uid, topic, partition) → offset at which a slot without a marker starts; never "latest"."""
-    ends: Mapping[tuple[str, str, int], int] = field(default_factory=dict)
+    ends: Mapping[InputPartition, int] = field(default_factory=dict)
     """(operator uid, topic, partition) → end offset of a bounded run; an internal stream's end is added when it is fixed."""
     bounded: bool = False
     complete: bool = False

@@ -1,0 +1,87 @@
+"""The control topic as its readers must understand it: a fold over its messages, in log order.
+
+Messages need no check against older terms: all that stands in the topic was written under the leader's one
+transactional id, and opening it fences the holder before, so log order is the order of the decisions (S3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from kstate.errors import KstateError
+from kstate.messages import Control, JobHalted, PlanPublished, TermStarted, WorkerDied
+from kstate.plan import Plan, tiling_fault
+
+DECISIONS_KEPT = 20
+"""What `kstate status` shows; older ones can be read in the control topic itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Something a leader decided, and why, for people."""
+
+    term: int
+    what: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ControlView:
+    """All that was decided so far.
+
+    Invariants: `term` and the version of `plan` never go back; `dead` never shrinks; every plan tiles (S8).
+    """
+
+    term: int = 0
+    leader: str = ""
+    plan: Plan | None = None
+    dead: frozenset[str] = frozenset()
+    """Every incarnation ever declared dead: it stays dead."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Incarnation → name of every member of any plan: the name of a dead one tells who its successor is."""
+    halted: JobHalted | None = None
+    """The present term halted the job; a new term starts it anew."""
+    decisions: tuple[Decision, ...] = ()
+
+    def lost(self) -> tuple[str, ...]:
+        """Declared dead, tiles not yet given away: what S2 still has to fence before it may give."""
+        if self.plan is None:
+            return ()
+        return tuple(dict.fromkeys(t.worker for t in self.plan.tiles if t.worker is not None and t.worker in self.dead))
+
+    def is_live_member(self, incarnation: str) -> bool:
+        """Named by the newest plan, and no decision since says that it is dead."""
+        return self.plan is not None and incarnation not in self.dead and self.plan.member(incarnation) is not None
+
+
+def take(view: ControlView, message: Control) -> ControlView:
+    """The view after one more message. Raises KstateError for a plan that breaks an invariant: nobody may act on it."""
+    match message:
+        case TermStarted(term, leader):
+            if term <= view.term:
+                raise KstateError(f"Control topic: term {term} of {leader} follows term {view.term}; terms only grow.")
+            started = Decision(term, f"term {term} starts", f"{leader} leads")
+            return replace(_noted(view, started), term=term, leader=leader, halted=None)
+        case WorkerDied(term, incarnation, reason):
+            died = Decision(term, f"{incarnation} is dead", reason)
+            return replace(_noted(view, died), dead=view.dead | {incarnation})
+        case JobHalted(term, reason, exit_code):
+            halted = Decision(term, f"the job halts with exit code {exit_code}", reason)
+            return replace(_noted(view, halted), halted=message)
+        case PlanPublished(plan, reason):
+            return _with_plan(_noted(view, Decision(plan.term, f"plan {plan.version}", reason)), plan)
+
+
+def _with_plan(view: ControlView, plan: Plan) -> ControlView:
+    version = 0 if view.plan is None else view.plan.version
+    if plan.version <= version:
+        raise KstateError(f"Control topic: plan {plan.version} follows plan {version}; versions only grow (S8).")
+    if fault := tiling_fault(plan):
+        raise KstateError(f"Control topic: {fault} (S8).")
+    names = {member.incarnation: member.name for member in plan.members}
+    return replace(view, plan=plan, dead=view.dead | set(plan.dead), names={**view.names, **names})
+
+
+def _noted(view: ControlView, decision: Decision) -> ControlView:
+    return replace(view, decisions=(*view.decisions, decision)[-DECISIONS_KEPT:])

@@ -1,0 +1,264 @@
+"""The control plane as two pure functions: `observe(state, event) → state` and `decide(state) → command`.
+
+Decisions are level-triggered: `decide` looks at what is known and names the one next thing to do. A decision that
+failed is simply named again, and a new leader that read the same control topic and hears the same reports goes on where
+the last one stopped. What was decided counts only once it was read back from the control topic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from kstate.config import FailureSettings
+from kstate.coordinator import assignment, completion, membership, recovery
+from kstate.coordinator.assignment import Ownership, Roll
+from kstate.coordinator.commands import Command, Finish, Halt, Publish, TakeEnds
+from kstate.coordinator.completion import Achieved
+from kstate.coordinator.control import ControlView, take
+from kstate.coordinator.events import (
+    ControlRead,
+    Draft,
+    EndsTaken,
+    Event,
+    Fenced,
+    OwnBeat,
+    Surveyed,
+    Tick,
+    TopicsCounted,
+)
+from kstate.coordinator.membership import Membership
+from kstate.coordinator.recovery import Recovery
+from kstate.coordinator.topics import changed_counts
+from kstate.description import JobDescription
+from kstate.errors import ConfigError
+from kstate.keyspace import FULL_RANGE
+from kstate.messages import Control, Heartbeat, PlanPublished, ProcessExited
+from kstate.plan import InputPartition, Plan, Shard, Tile, tiling_fault
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How long the leader waits for what."""
+
+    failure: FailureSettings = field(default_factory=FailureSettings)
+    expected_workers: int | None = None
+    """The first plan waits for so many."""
+    settle_ms: int = 2_000
+    """The first plan's wait after the first heartbeat, when nobody said how many to expect."""
+    start_wait_ms: int = 10_000
+    """After so long the first plan is made for those who are there, even if more are expected."""
+    linger_ms: int = 5_000
+    """How long a leader waits for workers to go once the job is complete or halted."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All that the leader knows."""
+
+    job: JobDescription
+    rules: Rules
+    present: Membership
+    control: ControlView = field(default_factory=ControlView)
+    recovery: Recovery = field(default_factory=Recovery)
+    achieved: Achieved = field(default_factory=Achieved)
+    draft: Draft | None = None
+    """Not yet in any plan."""
+    taken: Mapping[InputPartition, int] = field(default_factory=dict)
+    """Ends that are not yet in any plan."""
+    fault: Halt | None = None
+    now_ms: int = 0
+    beat_ms: int | None = None
+    """When the leader read its own beat last."""
+    first_heard_ms: int | None = None
+    over_ms: int | None = None
+    """When it read that the job is complete or halted."""
+
+
+def fresh_state(job: JobDescription, rules: Rules) -> State:
+    """Nothing known yet."""
+    silence_max_ms = rules.failure.heartbeat_ms * rules.failure.heartbeats_missed
+    return State(job, rules, Membership(silence_max_ms))
+
+
+def observe(state: State, event: Event) -> State:
+    """The state after an event; it never decides anything."""
+    match event:
+        case Tick(now_ms):
+            return replace(state, now_ms=max(now_ms, state.now_ms))
+        case OwnBeat():
+            return _own_beat(state)
+        case Heartbeat():
+            return _heartbeat(state, event)
+        case ProcessExited():
+            return replace(state, present=membership.exited(state.present, event))
+        case ControlRead(message):
+            return _control_read(state, message)
+        case Fenced(incarnation):
+            return replace(state, recovery=recovery.was_fenced(state.recovery, state.control, incarnation))
+        case EndsTaken(ends):
+            return replace(state, taken={**state.taken, **ends})
+        case Surveyed(draft):
+            return replace(state, draft=draft)
+        case TopicsCounted(found):
+            fault = changed_counts(state.control.plan, found) if state.control.plan else None
+            return replace(state, fault=state.fault or (Halt(fault, ConfigError.exit_code) if fault else None))
+
+
+def decide(state: State) -> Command | None:
+    """The next thing to do, None when all is as it should be."""
+    view = state.control
+    if view.halted is not None:
+        return _finish(state, view.halted.exit_code)
+    if view.plan is not None and view.plan.complete and state.draft is None:
+        return _finish(state, 0)
+    if state.fault is not None:
+        return state.fault
+    if step := recovery.next_step(view, state.present, state.recovery):
+        return step
+    if view.plan is None:
+        return _first_plan(state)
+    return _changed_plan(state, view.plan) or _bounded_run(state, view.plan)
+
+
+def _own_beat(state: State) -> State:
+    """Silence counts in the leader's own beats: while it reads none, it could not have read others' either.
+
+    A pause between two of them counts as one and a half heartbeats at most, so that neither a stopped leader nor a
+    broker that was away makes everybody look dead.
+    """
+    limit_ms = state.rules.failure.heartbeat_ms * 3 // 2
+    counted_ms = 0 if state.beat_ms is None else min(state.now_ms - state.beat_ms, limit_ms)
+    return replace(state, beat_ms=state.now_ms, present=membership.waited(state.present, counted_ms))
+
+
+def _heartbeat(state: State, beat: Heartbeat) -> State:
+    fault = state.fault
+    view = state.control
+    concerned = view.plan is None or view.is_live_member(beat.incarnation)
+    if beat.fatal is not None and concerned and beat.incarnation not in view.dead:
+        fault = fault or Halt(f"{beat.name}: {beat.fatal}", beat.exit_code)
+    return replace(
+        state,
+        fault=fault,
+        present=membership.heard(state.present, beat),
+        achieved=completion.reported(state.achieved, beat.tiles),
+        first_heard_ms=state.now_ms if state.first_heard_ms is None else state.first_heard_ms,
+    )
+
+
+def _control_read(state: State, message: Control) -> State:
+    view = take(state.control, message)
+    over = view.halted is not None or (view.plan is not None and view.plan.complete)
+    over_ms = state.now_ms if state.over_ms is None else state.over_ms
+    state = replace(
+        state,
+        control=view,
+        recovery=recovery.noticed(state.recovery, view, state.now_ms),
+        over_ms=over_ms if over else None,
+    )
+    if not isinstance(message, PlanPublished):
+        return state
+    members = [m.incarnation for m in message.plan.members]
+    present = membership.expect(membership.forget(state.present, members), message.plan.members)
+    return replace(state, present=present, draft=None, taken={})
+
+
+def _roll(state: State) -> Roll:
+    wait_ms = state.rules.failure.successor_wait_ms
+    return Roll(
+        alive=state.present.alive(),
+        dead=state.control.dead,
+        fenced=state.recovery.fenced,
+        overdue=state.recovery.overdue(state.now_ms, wait_ms),
+        names=state.control.names,
+    )
+
+
+def _first_plan(state: State) -> Publish | None:
+    """The first plan, once there are enough workers to spread the tiles over."""
+    members = assignment.newcomers(None, _roll(state))
+    if state.draft is None or not members or not _are_enough(state, len(members)):
+        return None
+    tiles = assignment.first_tiles(state.draft.shards, members, 1)
+    names = ", ".join(member.name for member in members)
+    return _publish(state, None, Ownership(members, (), tiles, f"first plan for {names}"))
+
+
+def _are_enough(state: State, workers: int) -> bool:
+    """Whether the first plan may be made for those who are there."""
+    expected = state.rules.expected_workers
+    if expected is not None and workers >= expected:
+        return True
+    patience_ms = state.rules.settle_ms if expected is None else state.rules.start_wait_ms
+    return state.first_heard_ms is not None and state.now_ms - state.first_heard_ms >= patience_ms
+
+
+def _changed_plan(state: State, plan: Plan) -> Publish | None:
+    """The next plan because of deaths, arrivals, or what the job needs beyond the newest plan."""
+    grown = _with_new_shards(plan, state.draft)
+    ownership = assignment.reassigned(grown, _roll(state))
+    if ownership is not None:
+        return _publish(state, plan, ownership)
+    if state.draft is not None:
+        return _publish(state, plan, Ownership(grown.members, grown.dead, grown.tiles, ""))
+    return None
+
+
+def _with_new_shards(plan: Plan, draft: Draft | None) -> Plan:
+    """The plan with tiles, nobody's yet, for operators that are new in the draft."""
+    if draft is None:
+        return plan
+    known = {tile.shard for tile in plan.tiles}
+    shards = [Shard(uid, p) for uid, partitions in draft.shards.items() for p in range(partitions)]
+    new = [Tile(shard, FULL_RANGE, None, plan.version + 1) for shard in shards if shard not in known]
+    return replace(plan, tiles=(*plan.tiles, *new))
+
+
+def _bounded_run(state: State, plan: Plan) -> Publish | TakeEnds | None:
+    """The next step towards the end of a bounded run."""
+    if not plan.bounded or plan.complete:
+        return None
+    same = Ownership(plan.members, plan.dead, plan.tiles, "")
+    open_ends = completion.open_ends(state.job, plan, state.achieved)
+    if any(place not in state.taken for place in open_ends):
+        return TakeEnds(open_ends)
+    if open_ends:
+        streams = ", ".join(sorted({topic for _, topic, _ in open_ends}))
+        return _publish(state, plan, replace(same, reason=f"ends of {streams} are fixed: their sources are finished"))
+    if len(completion.finished(state.job, plan, state.achieved)) == len(state.job.operators):
+        done = replace(same, reason="all operators came to the ends of their inputs: complete")
+        return _publish(state, replace(plan, complete=True), done)
+    return None
+
+
+def _publish(state: State, base: Plan | None, ownership: Ownership) -> Publish:
+    """The next plan; that it tiles is checked here, before anybody sees it (S8)."""
+    draft = state.draft
+    source = draft or base
+    assert source is not None
+    plan = Plan(
+        app=state.job.app,
+        version=1 if base is None else base.version + 1,
+        term=state.control.term,
+        members=ownership.members,
+        dead=ownership.dead,
+        tiles=ownership.tiles,
+        registry=source.registry,
+        partitions=source.partitions,
+        starts=source.starts,
+        ends={**source.ends, **state.taken},
+        bounded=source.bounded,
+        complete=draft is None and base is not None and base.complete,
+    )
+    if fault := tiling_fault(plan):
+        raise AssertionError(f"{fault} (S8)")
+    return Publish(plan, "; ".join(part for part in (draft.reason if draft else "", ownership.reason) if part))
+
+
+def _finish(state: State, exit_code: int) -> Finish | None:
+    """The job is over: wait a little for its workers to go, so that they read why from the control topic."""
+    members = () if state.control.plan is None else state.control.plan.members
+    going = {m.incarnation for m in members} & {m.incarnation for m in state.present.alive()}
+    over_ms = state.now_ms if state.over_ms is None else state.over_ms
+    return None if going and state.now_ms - over_ms < state.rules.linger_ms else Finish(exit_code)
