@@ -1,7 +1,7 @@
 """A child process that never outlives its parent, not even one that is killed with SIGKILL.
 
     parent ──(pipe: one-letter orders)──▶ guard ──(fork)──▶ child
-           ◀──(pipe: the child's pid)───
+           ◀──(pipe: the child's pid, then a line for each order carried out)──
 
 The guard is this file, run as a program of its own. It ends the child when the pipe from the parent closes or when it
 is no longer the parent's child: both happen when the parent *process* ends, for whatever reason, and neither when the
@@ -51,8 +51,8 @@ class GuardedProcess:
                 arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sink, start_new_session=True
             )
         assert self._guard.stdout is not None
-        with self._guard.stdout as reply:
-            line = reply.readline()
+        self._replies = self._guard.stdout
+        line = self._replies.readline()
         if not line:
             self._guard.wait()
             self._close()
@@ -73,11 +73,12 @@ class GuardedProcess:
         return _as_subprocess_code(code)
 
     def order(self, letter: bytes) -> None:
-        """Have the guard signal the child; nothing happens where it has ended already."""
+        """Have the guard signal the child, return when it has; nothing happens where the child has ended already."""
         assert self._guard.stdin is not None
         with contextlib.suppress(OSError, ValueError):  # the guard has ended, with the child
             self._guard.stdin.write(letter)
             self._guard.stdin.flush()
+            self._replies.readline()
 
     def stop(self, grace: float) -> int:
         """Ask the child to end, kill it after `grace` seconds, return its exit code."""
@@ -93,6 +94,7 @@ class GuardedProcess:
         if self._guard.stdin is not None:
             with contextlib.suppress(OSError):
                 self._guard.stdin.close()
+        self._replies.close()
 
 
 def _as_subprocess_code(code: int) -> int:
@@ -111,8 +113,7 @@ def main(scratch: str, *command: str) -> int:
         stdout=sys.stderr,
         preexec_fn=before_exec,  # noqa: PLW1509
     )
-    sys.stdout.write(f"{child.pid}\n")
-    sys.stdout.flush()
+    _tell(child.pid)
     threading.Thread(target=lambda: events.put(child.wait()), daemon=True).start()
     threading.Thread(target=_read_orders, args=(events,), daemon=True).start()
     while True:
@@ -124,6 +125,7 @@ def main(scratch: str, *command: str) -> int:
                 return 0
             case order:
                 _signal(child, order)
+                _tell("done")
 
 
 def _next_event(events: queue.SimpleQueue[bytes | int], parent: int) -> bytes | int:
@@ -132,6 +134,11 @@ def _next_event(events: queue.SimpleQueue[bytes | int], parent: int) -> bytes | 
             return events.get(timeout=PARENT_CHECK_SECONDS)
         if os.getppid() != parent:
             return b""
+
+
+def _tell(reply: object) -> None:
+    sys.stdout.write(f"{reply}\n")
+    sys.stdout.flush()
 
 
 def _read_orders(events: queue.SimpleQueue[bytes | int]) -> None:

@@ -12,7 +12,9 @@ pytestmark = pytest.mark.integration
 
 def test_the_broker_answers_with_the_cluster_id_that_was_chosen_for_this_start(kstate_kafka: KafkaUnderTest) -> None:
     """The id is random per start, so nothing else on the machine can answer with it."""
-    seen = AdminClient({"bootstrap.servers": kstate_kafka.bootstrap_servers}).cluster_id(10)
+    client = AdminClient({"bootstrap.servers": kstate_kafka.bootstrap_servers})
+    client.list_topics(timeout=10)  # a new client asks nobody for the id by itself
+    seen = client.cluster_id(10)
     assert seen == kstate_kafka.cluster_id
 
 
