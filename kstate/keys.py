@@ -74,6 +74,19 @@ def key_fault(key_type: Any) -> str | None:
     return next((f"field {name!r} of {type_name(key_type)}: {fault}" for name, fault in faults if fault), None)
 
 
+def key_signature(key_type: Any) -> str:
+    """A text that changes exactly when the bytes of equal keys change; names of fields and classes are not in it."""
+    if key_type in (None, NoneType):
+        return "none"
+    if (element := element_of(key_type)) is not None:
+        return f"[{key_signature(element)}]"
+    if is_enum(key_type):
+        return f"enum({','.join(str(member.value) for member in key_type)})"
+    if (fields := record_fields(key_type)) is not None:
+        return f"({','.join(map(key_signature, fields.values()))})"
+    return type_name(key_type)
+
+
 def shown(data: bytes, limit: int = 32) -> str:
     """Bytes for a message, cut to a readable length."""
     return repr(data) if len(data) <= limit else f"{data[:limit]!r}… ({len(data)} bytes)"

@@ -33,6 +33,15 @@ Convert = Callable[[Any], Any]
 _READ_ERRORS = (*WRITE_ERRORS, IndexError, EOFError, MemoryError)
 
 
+def schema_fault(schema: Any) -> str | None:
+    """Why a schema (parsed JSON) is not legal Avro, None when it is."""
+    try:
+        parse_schema(schema)
+    except (ValueError, SchemaParseException, UnknownType) as error:
+        return str(error)
+    return None
+
+
 class AvroCodecs:
     """The codecs of a process, made once per type; satisfies `interfaces.Codecs`."""
 

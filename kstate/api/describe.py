@@ -1,0 +1,44 @@
+"""A topology as plain data for the control plane, which knows neither users' classes nor codecs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from kstate.api.specs import InputSpec, OperatorSpec, Topology
+from kstate.description import (
+    InputDescription,
+    JobDescription,
+    OperatorDescription,
+    OutputDescription,
+    StartPosition,
+    StateDescription,
+)
+from kstate.keys import key_signature
+
+_TIME_ZERO = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def describe(topology: Topology, schema_of: Callable[[Any], str]) -> JobDescription:
+    """The description of a job; `schema_of` gives the canonical schema text of a state's type."""
+    return JobDescription(topology.app, tuple(_operator(spec, schema_of) for spec in topology.operators))
+
+
+def _operator(spec: OperatorSpec, schema_of: Callable[[Any], str]) -> OperatorDescription:
+    return OperatorDescription(
+        spec.uid,
+        key_signature(spec.key_type),
+        tuple(
+            InputDescription(each.name, each.topic, _start(each), internal=each.internal, source_uid=each.source_uid)
+            for each in spec.inputs
+        ),
+        tuple(OutputDescription(each.name, each.topic, internal=each.internal) for each in spec.outputs),
+        tuple(StateDescription(each.name, schema_of(each.type)) for each in spec.states),
+    )
+
+
+def _start(given: InputSpec) -> StartPosition:
+    if isinstance(given.start, datetime):
+        return (given.start - _TIME_ZERO) // timedelta(milliseconds=1)
+    return given.start

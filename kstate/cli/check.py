@@ -1,0 +1,110 @@
+"""`kstate check JOB`: every mistake in a job's wiring and types, with its mend, before anything starts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from types import NoneType
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from kstate.adapters.avro import AvroCodecs
+from kstate.api.job import Job
+from kstate.api.specs import OperatorSpec, StateSpec, Topology
+from kstate.api.topology import examine
+from kstate.api.wiring import Fault
+from kstate.cli.jobs import load_job
+from kstate.errors import ConfigError
+from kstate.keys import key_fault
+from kstate.typeinfo import type_name
+
+
+def check(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="The job, as module:attribute.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Find mistakes in a job before anything starts; exit code 2 when there are any."""
+    try:
+        found = load_job(job)
+        topology, faults = examined(found, AvroCodecs())
+    except ConfigError as error:
+        topology, faults = None, [_fault_of(job, error)]
+    if as_json:
+        typer.echo(json.dumps({"job": job, "ok": not faults, "faults": [asdict(fault) for fault in faults]}))
+    elif faults or topology is None:
+        typer.echo(f"{job}: {len(faults)} fault{'s' * (len(faults) > 1)}", err=True)
+        for fault in faults:
+            typer.echo(f"  {fault.where}\n    {fault.what}\n    mend: {fault.mend}", err=True)
+    else:
+        typer.echo("\n".join([f"{job}: no faults", *_summary(topology)]))
+    if faults:
+        raise typer.Exit(ConfigError.exit_code)
+
+
+def checked(job: Job, codecs: AvroCodecs) -> Topology:
+    """The topology of a job that has no faults; one ConfigError that lists them all otherwise."""
+    topology, faults = examined(job, codecs)
+    if faults:
+        listed = "".join(f"\n  {number}. {fault}" for number, fault in enumerate(faults, 1))
+        raise ConfigError(f"Job {job.app!r} has {len(faults)} fault{'s' * (len(faults) > 1)}:{listed}")
+    return topology
+
+
+def examined(job: Job, codecs: AvroCodecs) -> tuple[Topology, list[Fault]]:
+    """A job's topology, and the faults of its wiring and of its types' Avro forms."""
+    topology, faults = examine(job)
+    for spec in topology.operators:
+        faults.extend(_codec_faults(spec, codecs))
+    return topology, faults
+
+
+def _codec_faults(spec: OperatorSpec, codecs: AvroCodecs) -> Iterator[Fault]:
+    """Types that have no codec, and states that would not come back as they were."""
+    where = f"operator {spec.uid!r}"
+    ends = [(f"input {each.name!r}", each.record) for each in spec.inputs]
+    ends += [(f"output {each.name!r}", each.record) for each in spec.outputs]
+    for name, record in ends:
+        yield from _refusal(f"{where}, {name}", codecs.value, record)
+    for state in spec.states:
+        yield from _state_faults(f"{where}, state {state.attribute!r}", state, codecs)
+    if spec.key_type is not NoneType and not isinstance(spec.key_type, TypeVar) and not key_fault(spec.key_type):
+        yield from _refusal(where, codecs.key, spec.key_type)
+
+
+def _state_faults(where: str, state: StateSpec, codecs: AvroCodecs) -> Iterator[Fault]:
+    refusals = list(_refusal(where, codecs.value, state.type))
+    yield from refusals
+    if refusals:
+        return
+    codec = codecs.value(state.type)
+    if codec.loss:
+        yield Fault(where, f"its values would not come back as they were: {codec.loss}", "change the type")
+    if state.has_default:
+        try:
+            codec.encode(state.default)
+        except ValueError as error:
+            yield Fault(where, f"its default is no {type_name(state.type)}: {error}", "change default=")
+
+
+def _refusal(where: str, make: Callable[[Any], object], kind: Any) -> Iterator[Fault]:
+    """The fault of a type for which no codec can be made."""
+    try:
+        make(kind)
+    except ConfigError as error:
+        yield _fault_of(where, error)
+
+
+def _fault_of(where: str, error: ConfigError) -> Fault:
+    what = str(error).removesuffix(f" Mend: {error.hint}")
+    return Fault(where, what.rstrip("."), error.hint.rstrip(".") or "change the type")
+
+
+def _summary(topology: Topology) -> Iterator[str]:
+    """The job in a few lines: what each operator reads, keeps and writes."""
+    for spec in topology.operators:
+        yield f"  {spec.uid}  key {type_name(spec.key_type)}"
+        yield from (f"    reads  {each.topic}  {type_name(each.record)}" for each in spec.inputs)
+        yield from (f"    keeps  {each.name}  {type_name(each.type)}" for each in spec.states)
+        yield from (f"    writes {each.topic}  {type_name(each.record)}" for each in spec.outputs)
