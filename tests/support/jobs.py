@@ -78,7 +78,24 @@ class Tallies(Operator[str], uid="tally"):
                 pass
 
 
+class Pair(Operator[str], uid="pair"):
+    """Two inputs that are read together, so their partitions must match."""
+
+    left = Input(Entry, topic=f"{APP}-left")
+    right = Input(Entry, topic=f"{APP}-right")
+    both = Output(Tally, topic=f"{APP}-both")
+
+    @left.each
+    def from_left(self, entry: Entry, ctx: Context) -> None:
+        self.both.emit(Tally(self.key, 0, 0, entry.id))
+
+    @right.each
+    def from_right(self, entry: Entry, ctx: Context) -> None:
+        self.both.emit(Tally(self.key, 1, 0, entry.id))
+
+
 count = Job(APP, [Split, Count], epoch=EPOCH)
 tally = Job(APP, [Tallies], epoch=EPOCH)
+pair = Job(APP, [Pair], epoch=EPOCH)
 
 sabotage.install()
