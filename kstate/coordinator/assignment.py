@@ -96,12 +96,12 @@ def reassigned(plan: Plan, roll: Roll) -> Ownership | None:
         notes.append(f"{_count(len(orphans), 'tile')} without owner to {_names(members)}")
     if joined:
         notes.append(f"{_names(joined)} joined")
-    owners = {tile.worker for tile in tiles}
-    if gone := [m for m in plan.members if m.incarnation in roll.dead and m.incarnation not in owners]:
+    idle = {m.incarnation for m in plan.members} - {tile.worker for tile in plan.tiles}
+    if gone := [m for m in plan.members if m.incarnation in roll.dead & idle]:
         notes.append(f"{_names(gone)} gone")
     if tiles == plan.tiles and not joined and not gone:
         return None
-    undelivered = tuple(sorted(i for i in roll.dead if i in owners))
+    undelivered = tuple(sorted(roll.dead & {tile.worker for tile in tiles if tile.worker}))
     return Ownership(members, undelivered, tiles, "; ".join(notes))
 
 
