@@ -2,10 +2,11 @@
 
 import typer
 
-from kstate.cli import check, schema
+from kstate.cli import check, dev, schema
 
 app = typer.Typer(
     help="Elastic, fault-tolerant, exactly-once stateful stream processing on Kafka.", no_args_is_help=True
 )
 app.command()(check.check)
+app.command()(dev.dev)
 app.add_typer(schema.app, name="schema")
