@@ -1,0 +1,229 @@
+"""The processes of a job in a world: workers with their stores, leaders, and the supervisors that start them again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from random import Random
+from typing import Any, Protocol
+
+from kstate.api.topology import Topology
+from kstate.clock import Step, Steps
+from kstate.config import Settings
+from kstate.coordinator.core import Rules
+from kstate.coordinator.edges import Edges as LeaderEdges
+from kstate.coordinator.leader import Leader, Office
+from kstate.description import JobDescription
+from kstate.errors import (
+    BackupLogError,
+    ConfigError,
+    CorruptStateError,
+    DataLossError,
+    KstateError,
+    OperatorError,
+    RetryableError,
+)
+from kstate.interfaces import Codecs
+from kstate.messages import Heartbeat, PlanPublished, ProcessExited, TileReport
+from kstate.plan import Member, Plan, Tile, TopicPartition, control_topic, reports_topic
+from kstate.testing.memory_store import MemoryStore
+from kstate.testing.world import Process, Status, World
+from kstate.wire import decode_control, encode_report
+from kstate.worker.load import Load
+from kstate.worker.worker import Edges as WorkerEdges
+from kstate.worker.worker import Worker
+
+NOT_RESTARTED = frozenset(
+    {0, *(error.exit_code for error in (ConfigError, OperatorError, BackupLogError, DataLossError))}
+)
+"""Exit codes after which starting again would change nothing."""
+
+RESTING = frozenset({"idle", "waiting", "standing-by"})
+"""Steps at which a process has nothing to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """What all processes of a job are made from."""
+
+    topology: Topology
+    description: JobDescription
+    settings: Settings
+    codecs: Codecs
+    rules: Rules
+
+
+class Supervision(Protocol):
+    """What supervisors do about processes that are gone."""
+
+    def restart_delay(self, process: Process) -> float:
+        """Seconds until one that is gone is started again."""
+        ...
+
+    def reports(self, process: Process) -> bool:
+        """Whether its end is told to the leader, who otherwise misses its heartbeats."""
+        ...
+
+    def crash_store(self, store: MemoryStore) -> None:
+        """Lose what was not durable."""
+        ...
+
+
+class QuickSupervision:
+    """Starts again at once and tells; everything that was not flushed is lost."""
+
+    def restart_delay(self, process: Process) -> float:  # noqa: ARG002 (the same for all)
+        return 0.01
+
+    def reports(self, process: Process) -> bool:  # noqa: ARG002 (the same for all)
+        return True
+
+    def crash_store(self, store: MemoryStore) -> None:
+        store.crash(Random(0))
+
+
+class Cluster:
+    """Starts processes by name, and knows how they stand."""
+
+    def __init__(self, world: World, blueprint: Blueprint, supervision: Supervision, logger: Any) -> None:
+        self.world = world
+        self.blueprint = blueprint
+        self.supervision = supervision
+        self.workers: dict[Process, Worker] = {}
+        """Every worker ever, by its process."""
+        self.stores: dict[str, MemoryStore] = {}
+        """Data folders by worker name: they outlive processes."""
+        self.plans: list[Plan] = []
+        """Every committed plan, in order."""
+        self._logger = logger
+        self._starts = count(1)
+        self._control = TopicPartition(control_topic(blueprint.topology.app), 0)
+        self._control_position = 0
+        self._beat = Step("beat", wait=blueprint.settings.failure.heartbeat_ms / 1000)
+
+    # -- starting
+
+    def start_worker(self, name: str) -> Process:
+        """A new incarnation of a worker; a supervisor starts the next one when it is gone."""
+        world, blueprint = self.world, self.blueprint
+        member = Member(name, f"{name}.{next(self._starts)}")
+        store = self.stores.setdefault(name, MemoryStore())
+        edges = WorkerEdges(world.log, store, blueprint.codecs, world.clock, self._logger)
+        load = Load(blueprint.topology.app, member, "memory", 1)
+        worker = Worker(blueprint.topology, blueprint.settings, edges, load, member)
+        process = world.start(name, member.incarnation, worker.run(), self._beats(lambda: load.beat(world.log)))
+        self.workers[process] = worker
+        process.gone = self._worker_gone
+        return process
+
+    def start_leader(self, name: str) -> Process:
+        """A new candidate for the leadership."""
+        world, blueprint = self.world, self.blueprint
+        incarnation = f"{name}.{next(self._starts)}"
+        edges = LeaderEdges(world.log, world.clock, self._logger)
+        office = Office(incarnation, rules=blueprint.rules)
+        leader = Leader(blueprint.description, blueprint.settings, edges, office)
+        process = world.start(name, incarnation, leader.run(), self._beats(leader.beat))
+        process.gone = lambda gone: self._gone(gone, self.start_leader)
+        return process
+
+    def _beats(self, beat: Callable[[], None]) -> Steps[None]:
+        """The thread that sends heartbeats, whatever the main thread does."""
+        while True:
+            with suppress(RetryableError):  # the next one says the same
+                beat()
+            yield self._beat
+
+    # -- ending
+
+    def _worker_gone(self, process: Process) -> None:
+        """Its store is closed, or left as a crash leaves it; a last heartbeat says why it went."""
+        store = self.stores[process.name]
+        if process.status is Status.CRASHED:
+            self.supervision.crash_store(store)
+        elif isinstance(process.result, CorruptStateError):
+            self.stores[process.name] = MemoryStore()
+        else:
+            store.close()
+            self._report(lambda: self.workers[process].load.beat(self.world.log))
+        self._gone(process, self.start_worker)
+
+    def _gone(self, process: Process, start: Callable[[str], Process]) -> None:
+        code = exit_code(process)
+        if self.supervision.reports(process):
+            report = encode_report(ProcessExited(process.incarnation, code))
+            topic = reports_topic(self.blueprint.topology.app)
+            self._report(lambda: self.world.log.report(topic, {"value": report, "partition": 0}))
+        if code not in NOT_RESTARTED:
+            self.world.later(self.supervision.restart_delay(process), partial(_start, start, process.name))
+
+    def _report(self, send: Callable[[], None]) -> None:
+        try:
+            send()
+        except RetryableError:
+            self.world.tell("reports", "a report is lost")
+
+    # -- looking
+
+    def live_workers(self) -> dict[str, Worker]:
+        """Incarnation → worker, of those that have neither ended nor crashed."""
+        return {p.incarnation: w for p, w in self.workers.items() if p.status is Status.RUNNING}
+
+    def plan(self) -> Plan | None:
+        """The newest committed plan."""
+        logs = self.world.log.broker.topics.get(self._control.topic)
+        if logs is not None and logs[0].stable_end > self._control_position:
+            log, start = logs[0], max(self._control_position, logs[0].start)
+            self._control_position = log.stable_end
+            for record in log.records(start, log.stable_end):
+                message = decode_control(record.value or b"")
+                if isinstance(message, PlanPublished):
+                    self.plans.append(message.plan)
+        return self.plans[-1] if self.plans else None
+
+    def settled(self) -> bool:
+        """Everything that was sent is processed and committed, and every tile runs where the plan says."""
+        if not self.world.quiet or any(p.main.at not in RESTING for p in self.world.running() if p in self.workers):
+            return False
+        plan = self.plan()
+        if plan is None:
+            return False
+        beats = {incarnation: worker.load.snapshot for incarnation, worker in self.live_workers().items()}
+        return all(self._is_done(tile, beats) for tile in plan.tiles)
+
+    def _is_done(self, tile: Tile, beats: Mapping[str, Heartbeat]) -> bool:
+        beat = beats.get(tile.worker or "")
+        if beat is None:
+            return False
+        pieces = [piece for piece in beat.tiles if _runs(piece, tile)]
+        if sum(piece.key_range.width for piece in pieces) != tile.key_range.width:
+            return False
+        positions = {(topic, offset) for piece in pieces for topic, offset in piece.progress.items()}
+        return not any(self._more(TopicPartition(topic, tile.shard.partition), offset) for topic, offset in positions)
+
+    def _more(self, source: TopicPartition, offset: int) -> bool:
+        """Whether there is a record, or an open transaction, at or behind an offset."""
+        log = self.world.log.partition(source)
+        return log.stable_end < log.end or bool(log.records(max(offset, log.start), log.end))
+
+
+def _start(start: Callable[[str], Process], name: str) -> None:
+    start(name)
+
+
+def exit_code(process: Process) -> int:
+    """How a process that is gone ended, as its supervisor sees it."""
+    if process.status is Status.CRASHED:
+        return -9
+    if isinstance(process.result, KstateError):
+        return process.result.exit_code
+    return process.result if isinstance(process.result, int) else 1
+
+
+def _runs(piece: TileReport, tile: Tile) -> bool:
+    """Whether a report says that this worker runs a part of this tile under its present grant."""
+    mine = piece.phase == "running" and piece.shard == tile.shard and piece.grant == tile.grant
+    return mine and piece.key_range.overlap(tile.key_range) == piece.key_range

@@ -1,0 +1,349 @@
+"""The driver for tests of operators: a job on real workers and a real leader, in memory, in virtual time.
+
+    with Driver(job) as d:
+        d.send(Split.lines, Line("to be or not to be", 1))
+        assert d.read(Count.counts)[-1] == WordCount("be", 2)
+
+`send` returns when everything that follows from the records is processed and committed, so a test needs no waiting. All
+that can go wrong in the job comes out of the driver as an exception: wiring mistakes when it is made, errors that stop
+the job at the call that caused them, and records that became dead letters at the end, unless the test looked at them.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from itertools import count
+from types import NoneType, TracebackType
+from typing import Any, Final, Self, TypeVar, cast
+
+from kstate.adapters.avro import AvroCodecs
+from kstate.api.describe import describe
+from kstate.api.job import Job
+from kstate.api.operator import Operator
+from kstate.api.state import ValueState
+from kstate.api.streams import Input, Output
+from kstate.api.topology import InputSpec, OperatorSpec, OutputSpec, Topology, resolve
+from kstate.clock import Step
+from kstate.config import Settings
+from kstate.coordinator.core import Rules
+from kstate.errors import ConfigError, CorruptStateError, FencedError, KstateError, OperatorError
+from kstate.interfaces import OutMessage, TopicSpec
+from kstate.keyspace import partition_of, slot_of
+from kstate.plan import Plan, Shard, TopicPartition, dlq_topic
+from kstate.state.layout import key_suffix, shard_prefix
+from kstate.state.values import split_value
+from kstate.testing.cluster import Blueprint, Cluster, QuickSupervision
+from kstate.testing.memory_broker import Record
+from kstate.testing.named_steps import worker_steps
+from kstate.testing.world import Actor, FairDirector, Process, World
+from kstate.worker.frames import record_frame, split_record_frames
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+CRASH_POINTS: Final = {"before_commit": "flushed", "after_commit": "committed"}
+"""Words for the two windows that matter most; every other step goes by its own name."""
+
+_TURNS_MAX = 200_000
+"""A job that is not at rest after so many steps never will be."""
+
+_logger = logging.getLogger("kstate.testing")
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record that failed: where it stood, its original bytes, and why."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    reason: str
+    error: str
+    """Name of the exception's class."""
+
+
+class Driver:
+    """Runs one job for one test; use it as a context manager.
+
+    Input topics have as many partitions as there are `workers`, output topics have one, so that `read` sees results in
+    the order in which they were committed.
+    """
+
+    def __init__(self, job: Job, *, workers: int = 1) -> None:
+        """Raises ConfigError for mistakes in the job's wiring."""
+        self._topology = resolve(job)
+        settings = Settings(stream_partitions=workers)
+        codecs = _codecs()
+        description = describe(self._topology, lambda type_: codecs.value(type_).schema)
+        rules = Rules(settings.failure, expected_workers=workers)
+        self._world = World()
+        self._director = _DriverDirector(self._world)
+        self._world.director = self._director
+        self._log = self._world.log
+        self._reasons = _Logger(self._world)
+        blueprint = Blueprint(self._topology, description, settings, codecs, rules)
+        self._cluster = Cluster(self._world, blueprint, QuickSupervision(), self._reasons)
+        self._workers = workers
+        self._read: dict[TopicPartition, int] = {}
+        self._unkeyed = count()
+
+    def __enter__(self) -> Self:
+        """Start leader and workers and wait until every tile runs."""
+        self._log.create_topics(list(_external_topics(self._topology, self._workers)))
+        self._cluster.start_leader("leader")
+        for number in range(self._workers):
+            self._cluster.start_worker(_worker_name(number))
+        self._settle()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+
+    def close(self) -> None:
+        """Check that nothing was overlooked: a crash that never came, or dead letters that nobody read."""
+        if armed := self._director.armed:
+            points = ", ".join(f"{name} at {step!r}" for name, step in armed)
+            raise AssertionError(f"the crash of {points} was ordered, but that step was not reached again")
+        for spec in self._topology.operators:
+            if letters := self.dead_letters(spec.cls):
+                first = letters[0]
+                raise OperatorError(
+                    f"{len(letters)} records of operator {spec.uid!r} became dead letters, the first at "
+                    f"{first.topic}[{first.partition}]@{first.offset} with {first.error}: {first.reason}",
+                    hint=f"if the test means it, let it look at dead_letters({spec.cls.__name__}).",
+                )
+
+    def send(self, to: Input[R], /, *records: R, key: object = None) -> None:
+        """Write records to an input, and run until all that follows from them is committed.
+
+        Without `key` it is the field that the input names by `key=`, or on an internal stream what its writer would
+        give; inputs of an `Operator[None]` may go without. Raises what stops the job: OperatorError, ConfigError.
+        """
+        spec, given = self._input(to)
+        for record in records:
+            self._log.report(given.topic, self._message(spec, given, record, key))
+        self._settle()
+
+    def read(self, output: Output[R], /) -> list[R]:
+        """The committed records of an output since it was read last, in order within each partition."""
+        spec = self._output(output)
+        values = [record.value or b"" for record in self._new_records(spec.topic)]
+        if spec.internal:
+            _, values = split_record_frames(values)
+        return _codecs().value(spec.record).decode_many(values)
+
+    def state(self, state: ValueState[T], /, key: object) -> T:
+        """The committed value of a key; its default, or None, when it has none."""
+        spec = self._operator(state)
+        declared = next(each for each in spec.states if each.attribute == state.attribute)
+        key_bytes = _codecs().key(spec.key_type).encode(key)
+        plan = self._plan()
+        shard = Shard(spec.uid, partition_of(key_bytes, plan.partitions[spec.inputs[0].topic]))
+        slot = slot_of(key_bytes)
+        owner = next(t.worker for t in plan.tiles if t.shard == shard and slot in t.key_range)
+        prefix = shard_prefix(plan.registry.operators[spec.uid], shard.partition)
+        stored_key = prefix + key_suffix(slot, plan.registry.states[spec.uid, declared.name], key_bytes)
+        (stored,) = self._cluster.stores[self._process(owner or "").name].get_many([stored_key])
+        if stored is None:
+            return cast(T, declared.default)
+        return cast(T, _codecs().value(declared.type).decode(split_value(stored).payload))
+
+    def dead_letters(self, operator: type[Operator[Any]], /) -> list[DeadLetter]:
+        """The records that an operator rejected or failed on, since they were asked for last."""
+        spec = self._spec(operator)
+        return [_dead_letter(record) for record in self._new_records(dlq_topic(self._topology.app, spec.uid))]
+
+    def advance(self, by: timedelta, /) -> None:
+        """Let time pass for everybody: records sent later have a later timestamp."""
+        self._settle()
+        self._world.clock.sleep(by.total_seconds())
+        self._settle()
+
+    def crash(self, worker: int = 0, *, at: str = "after_commit") -> None:
+        """Kill a worker (0 is the first) when it reaches a step the next time; another incarnation takes over.
+
+        `at` is "before_commit", "after_commit", or the name of any step of the worker; "now" kills it where it stands.
+        """
+        step = CRASH_POINTS.get(at, at)
+        if not 0 <= worker < self._workers:
+            raise ConfigError(f"There is no worker {worker}: this driver has {self._workers}.", hint="count from 0.")
+        if at == "now":
+            name = _worker_name(worker)
+            self._world.crash(next(process for process in self._world.running() if process.name == name))
+            self._settle()
+        elif step in worker_steps():
+            self._director.armed.append((_worker_name(worker), step))
+        else:
+            known = ", ".join(sorted([*CRASH_POINTS, "now", *worker_steps()]))
+            raise ConfigError(f"No step of a worker is named {at!r}.", hint=f"use one of {known}.")
+
+    def _settle(self) -> None:
+        """Run until everything is processed, committed and owned; raises what stopped the job."""
+        if not self._world.run(lambda: self._has_failed() or self._cluster.settled(), _TURNS_MAX):
+            raise AssertionError(f"the job does not come to rest; its last steps:\n{self._world.told()}")
+        for process in self._world.processes:
+            if (error := self._failure(process)) is not None:
+                raise error
+
+    def _has_failed(self) -> bool:
+        return any(self._failure(process) is not None for process in self._world.processes)
+
+    def _failure(self, process: Process) -> Exception | None:
+        """What a process died of, unless it is part of the game."""
+        result = process.result
+        if isinstance(result, Exception) and not isinstance(result, FencedError | CorruptStateError):
+            return result
+        if isinstance(result, int) and result != FencedError.exit_code and result in _ERRORS:
+            return _ERRORS[result](self._reasons.errors.get(process, f"{process.name} stopped"))
+        return None
+
+    def _message(self, spec: OperatorSpec, given: InputSpec, record: Any, key: object) -> OutMessage:
+        codecs, now = _codecs(), self._world.clock.time_ms()
+        key_bytes = self._key_bytes(spec, given, record, key)
+        value = codecs.value(given.record).encode(record)
+        if given.internal:
+            value = record_frame(now, value)
+        partitions = self._plan().partitions[given.topic]
+        partition = next(self._unkeyed) % partitions if key_bytes is None else partition_of(key_bytes, partitions)
+        return {"key": key_bytes, "value": value, "partition": partition, "timestamp": now}
+
+    def _key_bytes(self, spec: OperatorSpec, given: InputSpec, record: Any, key: object) -> bytes | None:
+        if key is None and given.key_field is not None:
+            key = getattr(record, given.key_field)
+        if key is None and given.source_uid is not None:
+            key = _emitted_key(self._topology.operator(given.source_uid), given.topic, record)
+        if spec.key_type is not NoneType and key is None:
+            raise ConfigError(
+                f"send({spec.cls.__name__}.{given.name}, …) has no key, and the input does not say where it is.",
+                hint="send(…, key=…): it is the message key that decides whose state the record meets.",
+            )
+        codec = _codecs().key(Any if spec.key_type is NoneType else spec.key_type)
+        return None if key is None else codec.encode(key)
+
+    def _new_records(self, topic: str) -> list[Record]:
+        found: list[Record] = []
+        for partition in range(self._plan().partitions[topic]):
+            source = TopicPartition(topic, partition)
+            start = self._read.get(source, 0)
+            found += [record for record in self._log.records(source) if record.offset >= start]
+            self._read[source] = self._log.partition(source).stable_end
+        return found
+
+    def _plan(self) -> Plan:
+        plan = self._cluster.plan()
+        if plan is None:
+            raise KstateError("The driver runs only as a context manager.", hint="with Driver(job) as d: …")
+        return plan
+
+    def _process(self, incarnation: str) -> Process:
+        return next(process for process in self._world.running() if process.incarnation == incarnation)
+
+    def _operator(self, declaration: Input[Any] | Output[Any] | ValueState[Any]) -> OperatorSpec:
+        return self._spec(declaration.owner)
+
+    def _spec(self, operator: type[Any] | None) -> OperatorSpec:
+        for spec in self._topology.operators:
+            if spec.cls is operator:
+                return spec
+        name = getattr(operator, "__qualname__", operator)
+        raise ConfigError(f"{name} is no operator of job {self._topology.app!r}.", hint="put its class into the job.")
+
+    def _input(self, declared: Input[Any]) -> tuple[OperatorSpec, InputSpec]:
+        spec = self._operator(declared)
+        return spec, next(given for given in spec.inputs if given.name == declared.attribute)
+
+    def _output(self, declared: Output[Any]) -> OutputSpec:
+        spec = self._operator(declared)
+        return next(output for output in spec.outputs if output.name == declared.attribute)
+
+
+class _DriverDirector(FairDirector):
+    """Everything goes well, but for the crashes that the test orders."""
+
+    IDLE_S = 0.05
+    """An idle worker looks less often than a real one: fewer steps until an epoch is over."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.armed: list[tuple[str, str]] = []
+        """(worker name, step) of crashes to come."""
+
+    def pause_after(self, actor: Actor, step: Step) -> float:
+        return self.IDLE_S if step.name == "idle" else super().pause_after(actor, step)
+
+    def stepped(self, actor: Actor) -> None:
+        process = actor.process
+        order = (process.name, actor.at)
+        if order in self.armed and actor is process.main:
+            self.armed.remove(order)
+            self._world.crash(process)
+
+
+class _Logger:
+    """Passes on to Python's logging, and keeps why a process stopped."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.errors: dict[Process, str] = {}
+
+    def debug(self, event: str, **fields: object) -> None:
+        self._tell(logging.DEBUG, event, fields)
+
+    def info(self, event: str, **fields: object) -> None:
+        self._tell(logging.INFO, event, fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        self._tell(logging.WARNING, event, fields)
+
+    def error(self, event: str, **fields: object) -> None:
+        self._tell(logging.ERROR, event, fields)
+        if self._world.current is not None and "reason" in fields:
+            self.errors[self._world.current.process] = str(fields["reason"])
+
+    def _tell(self, level: int, event: str, fields: dict[str, object]) -> None:
+        if _logger.isEnabledFor(level):
+            _logger.log(level, "%s %s", event, " ".join(f"{name}={value}" for name, value in fields.items()))
+
+
+def _all_errors(base: type[KstateError]) -> list[type[KstateError]]:
+    return [base, *(error for child in base.__subclasses__() for error in _all_errors(child))]
+
+
+_ERRORS: Final = {error.exit_code: error for error in reversed(_all_errors(KstateError))}
+"""Exit code → the error that ends a process with it."""
+
+
+@cache
+def _codecs() -> AvroCodecs:
+    """Codecs are made once per type and test session."""
+    return AvroCodecs()
+
+
+def _worker_name(number: int) -> str:
+    return f"worker-{number}"
+
+
+def _external_topics(topology: Topology, workers: int) -> list[TopicSpec]:
+    read = {given.topic for spec in topology.operators for given in spec.inputs if not given.internal}
+    written = {output.topic for spec in topology.operators for output in spec.outputs if not output.internal}
+    return [TopicSpec(topic, workers if topic in read else 1) for topic in sorted(read | written)]
+
+
+def _emitted_key(source: OperatorSpec, topic: str, record: Any) -> object:
+    """The key that the writer of an internal stream gives a record; None: that of its own input."""
+    key = next(output.key for output in source.outputs if output.topic == topic)
+    if key is None:
+        return None
+    return getattr(record, key) if isinstance(key, str) else key(record)
+
+
+def _dead_letter(record: Record) -> DeadLetter:
+    headers = {name.removeprefix("kstate."): value.decode() for name, value in record.headers}
+    place = headers["topic"], int(headers["partition"]), int(headers["offset"])
+    return DeadLetter(*place, record.key, record.value, headers["reason"], headers["error"])
