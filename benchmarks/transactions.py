@@ -36,15 +36,16 @@ def preload(broker: Broker, topic: str, count: int, keys: int, partitions: int) 
     placed: dict[str, int] = {}
     records = transactions(count, keys)
     while chunk := list(islice(records, CHUNK)):
-        messages = []
+        parts: dict[int, list[dict[str, bytes]]] = {partition: [] for partition in range(partitions)}
         for txn in chunk:
             partition = placed.get(txn.account)
             if partition is None:
                 partition = placed[txn.account] = partition_of(txn.account.encode(), partitions)
-            messages.append({"key": txn.account.encode(), "value": encode(txn), "partition": partition})
-        accepted = producer.produce_batch(topic, messages)
-        if accepted != len(messages):
-            raise RuntimeError(f"preloading: {accepted} of {len(messages)} records were accepted")
+            parts[partition].append({"key": txn.account.encode(), "value": encode(txn)})
+        for partition, messages in parts.items():
+            accepted = producer.produce_batch(topic, messages, partition)
+            if accepted != len(messages):
+                raise RuntimeError(f"preloading: {accepted} of {len(messages)} records were accepted")
         producer.flush(60)
 
 
