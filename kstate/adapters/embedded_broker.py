@@ -13,7 +13,6 @@ import contextlib
 import os
 import shutil
 import socket
-import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -157,10 +156,13 @@ class EmbeddedBroker:
 
     def close(self) -> None:
         """Stop, and remove the data unless a folder was named."""
-        if self.settings.data is None:
-            self.kill()  # nobody will read the data: no need to flush it
-        self.stop()
-        if self.settings.data is None and self._folder is not None:
+        if self.settings.data is not None:
+            self.stop()
+            return
+        if self._process is not None:  # nobody will read the data: no need to flush it
+            self._process.discard()
+            self._process = None
+        if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
@@ -180,10 +182,12 @@ class EmbeddedBroker:
         config = self.folder / "server.properties"
         settings = server_properties(ports, self.folder / "data", self.settings.properties)
         config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
-        if not (self.folder / "data" / "meta.properties").exists():
-            _format(command, config)
         log = LogTail(self.log_path, self.folder / "java.log")
         scratch = None if self.settings.data else self.folder
+        if not (self.folder / "data" / "meta.properties").exists():
+            tool = ["kafka.tools.StorageTool", "format", "--cluster-id", new_cluster_id(), "--config", str(config)]
+            if GuardedProcess([*command, *tool], output=log.java, scratch=scratch).wait():
+                raise explain(log.text(), self.folder, ports[0])
         self._process = GuardedProcess([*command, "kafka.Kafka", str(config)], output=log.java, scratch=scratch)
         self._await_start(self._process, log, ports[0])
 
@@ -201,14 +205,6 @@ class EmbeddedBroker:
             f"The embedded broker did not start within {START_SECONDS:.0f} s; its log ends with:\n{log.last_lines()}",
             hint="is the machine overloaded? try again",
         )
-
-
-def _format(command: list[str], config: Path) -> None:
-    """Give the empty data folder a new, random cluster id."""
-    tool = [*command, "kafka.tools.StorageTool", "format", "--cluster-id", new_cluster_id(), "--config", str(config)]
-    done = subprocess.run(tool, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise explain(done.stdout + done.stderr, config.parent, 0)
 
 
 def _listens(port: int) -> bool:

@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 TERMINATE, KILL, PAUSE, RESUME = b"T", b"K", b"Z", b"C"
+DISCARD = b"X"  # kill the child and remove what it wrote, whatever happens to the parent meanwhile
 SIGNAL_OF = {
     TERMINATE: signal.SIGTERM,
     KILL: getattr(signal, "SIGKILL", signal.SIGTERM),
@@ -39,8 +40,8 @@ PR_SET_PDEATHSIG = 1  # prctl(2)
 class GuardedProcess:
     """A running child, its guard, and the orders that one may give.
 
-    `output` receives what the child prints (appended). `scratch` is removed when the parent dies without having said
-    goodbye; in an orderly end it is the caller's to keep or remove.
+    `output` receives what the child prints (appended). `scratch` is removed by `discard`, and when the parent dies
+    without a goodbye; after `stop` it is the caller's to keep or remove.
     """
 
     def __init__(self, command: Sequence[str], *, output: Path, scratch: Path | None = None) -> None:
@@ -90,6 +91,11 @@ class GuardedProcess:
             self.order(KILL)
             return self.wait()
 
+    def discard(self) -> None:
+        """Kill the child and remove `scratch`; done to the end even if this process dies meanwhile."""
+        self.order(DISCARD)
+        self.wait()
+
     def _close(self) -> None:
         if self._guard.stdin is not None:
             with contextlib.suppress(OSError):
@@ -121,7 +127,13 @@ def main(scratch: str, *command: str) -> int:
             case int(code):
                 return code if code >= 0 else 128 - code
             case b"":
-                _end(child, scratch)
+                _end(child)
+                _sweep(scratch)
+                return 0
+            case b"X":  # DISCARD
+                child.kill()
+                child.wait()
+                _sweep(scratch)
                 return 0
             case order:
                 _signal(child, order)
@@ -153,8 +165,8 @@ def _signal(child: subprocess.Popen[bytes], order: bytes) -> None:
         child.send_signal(number)
 
 
-def _end(child: subprocess.Popen[bytes], scratch: str) -> None:
-    """Nobody is left to ask: end the child, first politely, and sweep up."""
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Nobody is left to ask: end the child, first politely."""
     _signal(child, RESUME)
     _signal(child, TERMINATE)
     try:
@@ -162,6 +174,9 @@ def _end(child: subprocess.Popen[bytes], scratch: str) -> None:
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
+
+
+def _sweep(scratch: str) -> None:
     if scratch:
         shutil.rmtree(scratch, ignore_errors=True)
 
