@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import wraps
 from itertools import groupby
 from typing import Any, Final, ParamSpec, TypeVar, cast
@@ -23,15 +22,14 @@ from confluent_kafka import TopicPartition as ClientPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from kstate.adapters.kafka_errors import (
+    NOT_THERE,
     SETTLING,
-    Meaning,
-    meaning,
-    out_of_range,
     translated,
     unknown_partition,
     unreachable,
 )
 from kstate.adapters.kafka_producer import Callback, KafkaProducer, initialise
+from kstate.adapters.kafka_reader import Event, KafkaReader, Run
 from kstate.adapters.kafka_settings import (
     REQUEST_SECONDS,
     Properties,
@@ -43,8 +41,8 @@ from kstate.adapters.kafka_settings import (
 from kstate.adapters.kafka_watch import ClientCallError, ClientWatch
 from kstate.clock import Clock
 from kstate.config import Settings
-from kstate.errors import ConfigError, FencedError, KstateError, RetryableError
-from kstate.interfaces import Batch, OutMessage, TopicSpec
+from kstate.errors import FencedError, KstateError, RetryableError
+from kstate.interfaces import OutMessage, TopicSpec
 from kstate.plan import TopicPartition
 
 P = ParamSpec("P")
@@ -53,10 +51,7 @@ T = TypeVar("T")
 _SETTLE_PAUSE: Final = 0.05
 _LEADERS_SECONDS: Final = 15.0
 """How long new topics may take until all partitions have leaders."""
-_SILENCE_SECONDS: Final = 15.0
-"""A reader that saw trouble and got nothing for so long asks whether the broker is still there."""
 _REPORTS_SECONDS: Final = 1.0
-_CONSUME_MAX: Final = 1_000_000
 _CLIENT_ERRORS: Final[tuple[type[Exception], ...]] = (
     KafkaException,
     cast("type[Exception]", KafkaError),  # no exception by its bases, but raised bare out of a callback
@@ -81,7 +76,8 @@ class KafkaLog:
         return self._ask("the cluster's id", lambda: self._administrator().cluster_id(REQUEST_SECONDS))
 
     def reader(self) -> KafkaReader:
-        return KafkaReader(self)
+        watch = ClientWatch(self.settings)
+        return KafkaReader(_Consumer(reader_properties(self.settings), watch), watch, self.clock, self)
 
     def producer(self, transactional_id: str) -> KafkaProducer:
         failure = self.settings.failure
@@ -139,7 +135,7 @@ class KafkaLog:
             except ClientCallError as fault:
                 self._watch.log(logging.DEBUG, "reports dropped: %s", fault)
 
-    # -- for readers and producers
+    # -- for readers and producers (their `Cluster`)
 
     def connect(self, transactional_id: str, watch: ClientWatch) -> _Producer:
         """A transactional client that has not said anything yet."""
@@ -151,6 +147,14 @@ class KafkaLog:
             return self.start_offsets([source])[source], self.end_offsets([source], committed=False)[source]
         except KstateError:
             return None, None
+
+    def check_existence(self, sources: list[TopicPartition]) -> None:
+        """ConfigError for the first partition that does not exist."""
+        counts = self.partitions({source.topic for source in sources})
+        for source in sources:
+            count = counts[source.topic]
+            if count is None or source.partition >= count:
+                raise unknown_partition(source, count)
 
     # -- the administrator's requests
 
@@ -216,11 +220,7 @@ class KafkaLog:
         self, sources: list[TopicPartition], spec: OffsetSpec, isolation: IsolationLevel, lowest: int = 0
     ) -> dict[TopicPartition, int]:
         doing = f"offsets of {', '.join(map(str, sources[:5]))}{' …' if len(sources) > 5 else ''}"
-        try:
-            found = self._ask(doing, lambda: self._list_offsets(sources, spec, isolation)) if sources else {}
-        except (ConfigError, RetryableError):
-            self._check_existence(sources)
-            raise
+        found = self._ask(doing, lambda: self._list_offsets(sources, spec, isolation)) if sources else {}
         if any(offset < lowest for offset in found.values()):
             raise unreachable(self.settings.bootstrap_servers, doing, self._watch.trouble)
         return found
@@ -232,149 +232,12 @@ class KafkaLog:
         futures = self._administrator().list_offsets(
             dict.fromkeys(asked, spec), isolation_level=isolation, request_timeout=REQUEST_SECONDS
         )
-        return {asked[key]: future.result(REQUEST_SECONDS + 1).offset for key, future in futures.items()}
-
-    def _check_existence(self, sources: list[TopicPartition]) -> None:
-        counts = self.partitions({source.topic for source in sources})
-        for source in sources:
-            count = counts[source.topic]
-            if count is None or source.partition >= count:
-                raise unknown_partition(source, count)
-
-
-class KafkaReader:
-    """`Reader` on Kafka. Records become columns without a line of Python per record."""
-
-    def __init__(self, log: KafkaLog) -> None:
-        self._log = log
-        self._watch = ClientWatch(log.settings)
-        self._consumer: Consumer | None = _created(Consumer, reader_properties(log.settings), self._watch)
-        self._positions: dict[TopicPartition, int] = {}
-        self._fault: KstateError | None = None
-        self._silent_since: float | None = None
-
-    def assign(self, positions: Mapping[TopicPartition, int]) -> None:
-        self._positions = dict(positions)
-        self._fault = None
-        self._client.assign([ClientPartition(s.topic, s.partition, offset) for s, offset in positions.items()])
-
-    def poll(self, max_records: int, timeout: float) -> list[Batch]:
-        if self._fault is None:
-            messages = self._consume(min(max_records, _CONSUME_MAX), timeout)
-            batches = self._batches(messages)
-            if batches or self._fault is None:
-                return batches
-        fault, self._fault = self._fault, None
-        raise fault
-
-    def close(self) -> None:
-        self._consumer = None
-        self._positions = {}
-
-    @property
-    def _client(self) -> Consumer:
-        if self._consumer is None:
-            raise RuntimeError("the reader is closed")
-        return self._consumer
-
-    def _consume(self, count_max: int, timeout: float) -> list[Message]:
-        """What is there; where nothing is, wait for the first: a wait for many would always last for `timeout`."""
         try:
-            messages = self._client.consume(count_max, 0)
-            if not messages and timeout > 0:
-                messages = self._client.consume(1, timeout)
-                if messages and count_max > 1:
-                    messages += self._client.consume(count_max - 1, 0)
-        except _CLIENT_ERRORS as error:
-            raise self._watch.judged(_fault(error), "reading") from error
-        self._listen(silent=not messages)
-        return messages
-
-    def _listen(self, *, silent: bool) -> None:
-        """RetryableError when trouble and silence last and the broker does not answer a question either."""
-        now = self._log.clock.monotonic()
-        if not silent or not self._watch.troubles:
-            self._watch.clear()
-            self._silent_since = None
-        elif self._silent_since is None:
-            self._silent_since = now
-        elif now - self._silent_since >= _SILENCE_SECONDS:
-            self._silent_since = now
-            self._log.start_offsets(list(self._positions)[:1])
-            self._watch.clear()
-
-    def _batches(self, messages: list[Message]) -> list[Batch]:
-        batches: dict[TopicPartition, Batch] = {}
-        errors = list(map(Message.error, messages))
-        begin = 0
-        if any(errors):
-            for index, error in enumerate(errors):
-                if error:
-                    self._take(messages[begin:index], batches)
-                    self._event(messages[index], error, batches)
-                    begin = index + 1
-        self._take(messages[begin:] if begin else messages, batches)
-        return list(batches.values())
-
-    def _take(self, messages: list[Message], batches: dict[TopicPartition, Batch]) -> None:
-        """Records of any partitions, as columns, cut where the partition changes."""
-        names = list(zip(map(Message.topic, messages), map(Message.partition, messages), strict=True))
-        columns = (
-            list(map(Message.offset, messages)),
-            list(map(Message.key, messages)),
-            list(map(Message.value, messages)),
-            [stamp[1] for stamp in map(Message.timestamp, messages)],
-        )
-        lo = 0
-        for (topic, partition), run in groupby(names):
-            hi = lo + sum(1 for _ in run)
-            source = TopicPartition(cast(str, topic), cast(int, partition))
-            self._append(source, [column[lo:hi] for column in cast("Any", columns)], batches)
-            lo = hi
-
-    def _append(self, source: TopicPartition, columns: list[list[Any]], batches: dict[TopicPartition, Batch]) -> None:
-        position = self._positions.get(source)
-        if position is None:
-            return
-        if columns[0][0] < position:  # fetched for an earlier assignment, or fetched twice
-            skip = bisect_left(columns[0], position)
-            columns = [column[skip:] for column in columns]
-            if not columns[0]:
-                return
-        next_offset = columns[0][-1] + 1
-        self._positions[source] = next_offset
-        batch = batches.get(source)
-        if batch is None:
-            batches[source] = Batch(source, next_offset, *columns)
-            return
-        batch.next_offset = next_offset
-        batch.offsets += columns[0]
-        batch.keys += columns[1]
-        batch.values += columns[2]
-        batch.timestamps += columns[3]
-
-    def _event(self, message: Message, error: KafkaError, batches: dict[TopicPartition, Batch]) -> None:
-        """The client speaks of a partition: its end is reached, or it cannot be read."""
-        source = TopicPartition(message.topic() or "", cast(int, message.partition()))
-        position = self._positions.get(source)
-        if error.name() == "_PARTITION_EOF":
-            offset = cast(int, message.offset())
-            if position is not None and offset > position:
-                self._positions[source] = offset
-                batches.setdefault(source, Batch(source, offset)).next_offset = offset
-        elif position is not None:
-            self._fault = self._fault or self._judged(source, position, error)
-
-    def _judged(self, source: TopicPartition, position: int, error: KafkaError) -> KstateError | None:
-        text = self._watch.scrubbed(error.str())
-        match meaning(error.name()):
-            case Meaning.DATA_LOSS if error.name() in {"_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE"}:
-                return out_of_range(source, position, *self._log.offsets_now(source))
-            case Meaning.DATA_LOSS | Meaning.CONFIG | Meaning.FENCED:
-                return translated(error.name(), text, f"reading {source} at offset {position}")
-            case Meaning.RETRY:  # the client itself tries again
-                self._watch.log(logging.INFO, "reading %s: %s (%s)", source, text, error.name())
-                return None
+            return {asked[key]: future.result(REQUEST_SECONDS + 1).offset for key, future in futures.items()}
+        except KafkaException as error:
+            if _fault(error).code in {"_NOENT", *NOT_THERE}:
+                self.check_existence(sources)
+            raise
 
 
 def _guarded(call: Callable[P, T]) -> Callable[P, T]:
@@ -388,6 +251,59 @@ def _guarded(call: Callable[P, T]) -> Callable[P, T]:
             raise _fault(error) from error
 
     return guarded
+
+
+class _Consumer:
+    """`ConsumerClient` over confluent_kafka.Consumer: messages become columns without a line of Python for each."""
+
+    def __init__(self, properties: Properties, watch: ClientWatch) -> None:
+        self._client: Consumer | None = _created(Consumer, properties, watch)
+
+    @_guarded
+    def assign(self, positions: Mapping[TopicPartition, int]) -> None:
+        self._live.assign([ClientPartition(s.topic, s.partition, offset) for s, offset in positions.items()])
+
+    @_guarded
+    def consume(self, count_max: int, seconds: float) -> list[Run | Event]:
+        messages = self._live.consume(count_max, seconds)
+        errors = list(map(Message.error, messages))
+        if not any(errors):
+            return list(_runs(messages))
+        found: list[Run | Event] = []
+        begin = 0
+        for index, error in enumerate(errors):
+            if error:
+                found += [*_runs(messages[begin:index]), _event(messages[index], error)]
+                begin = index + 1
+        return [*found, *_runs(messages[begin:])]
+
+    def discard(self) -> None:
+        """Drop the only reference: the library then ends the client without saying goodbye to a group."""
+        self._client = None
+
+    @property
+    def _live(self) -> Consumer:
+        if self._client is None:
+            raise RuntimeError("the reader is closed")
+        return self._client
+
+
+def _runs(messages: list[Message]) -> Iterator[Run]:
+    """Records as columns, cut where the partition changes."""
+    pairs = zip(map(Message.topic, messages), map(Message.partition, messages), strict=True)
+    offsets = cast("list[int]", list(map(Message.offset, messages)))
+    keys, values = list(map(Message.key, messages)), list(map(Message.value, messages))
+    stamps = [stamp[1] for stamp in map(Message.timestamp, messages)]
+    lo = 0
+    for (topic, partition), run in groupby(cast("Iterator[tuple[str, int]]", pairs)):
+        hi = lo + sum(1 for _ in run)
+        yield Run(TopicPartition(topic, partition), offsets[lo:hi], keys[lo:hi], values[lo:hi], stamps[lo:hi])
+        lo = hi
+
+
+def _event(message: Message, error: KafkaError) -> Event:
+    source = TopicPartition(message.topic() or "", cast("int", message.partition()))
+    return Event(source, error.name(), error.str(), cast("int", message.offset()))
 
 
 class _Producer:

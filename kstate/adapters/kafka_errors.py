@@ -63,6 +63,9 @@ _DATA_LOSS: Final = frozenset(
     {"_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE", "_LOG_TRUNCATION", "_BAD_MSG", "_BAD_COMPRESSION", "INVALID_MSG"}
 )
 
+NOT_THERE: Final = frozenset({"UNKNOWN_TOPIC_OR_PART", "UNKNOWN_TOPIC_ID", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION"})
+"""Codes of a topic or partition that does not exist, or is so new that not every broker knows it."""
+
 SETTLING: Final = frozenset(
     {
         "NOT_LEADER_FOR_PARTITION",

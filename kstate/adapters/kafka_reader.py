@@ -1,0 +1,186 @@
+"""The reader: positions, ends and gaps over librdkafka's consumer, told apart from the library itself.
+
+A position moves behind every record given out, and to the end of the partition when the client says that it is reached:
+only then are control records and aborted records behind it. It never moves otherwise.
+"""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from kstate.adapters.kafka_errors import NOT_THERE, Meaning, meaning, out_of_range, translated
+from kstate.adapters.kafka_watch import ClientCallError, ClientWatch
+from kstate.clock import Clock
+from kstate.errors import KstateError
+from kstate.interfaces import Batch
+from kstate.plan import TopicPartition
+
+_SILENCE_SECONDS: Final = 15.0
+"""A reader that saw trouble and got nothing for so long asks whether the broker is still there."""
+_CONSUME_MAX: Final = 1_000_000
+"""The client's limit for one call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Records of one partition as columns of equal length, at least one."""
+
+    source: TopicPartition
+    offsets: list[int]
+    keys: list[bytes | None]
+    values: list[bytes | None]
+    timestamps: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What the client says of a partition: `code` _PARTITION_EOF at its end, otherwise why it cannot be read."""
+
+    source: TopicPartition
+    code: str
+    text: str
+    offset: int
+
+
+class ConsumerClient(Protocol):
+    """What is used of librdkafka's consumer; every method may raise ClientCallError."""
+
+    def assign(self, positions: Mapping[TopicPartition, int]) -> None: ...
+
+    def consume(self, count_max: int, seconds: float) -> list[Run | Event]:
+        """In the order of the client's queue; waits until there are `count_max`, or for the whole time."""
+        ...
+
+    def discard(self) -> None: ...
+
+
+class Offsets(Protocol):
+    """What a reader asks of its log when something is wrong."""
+
+    def offsets_now(self, source: TopicPartition) -> tuple[int | None, int | None]: ...
+
+    def check_existence(self, sources: list[TopicPartition]) -> None: ...
+
+    def start_offsets(self, partitions: list[TopicPartition]) -> Any: ...
+
+
+class KafkaReader:
+    """`Reader` on Kafka."""
+
+    def __init__(self, client: ConsumerClient, watch: ClientWatch, clock: Clock, log: Offsets) -> None:
+        self._client = client
+        self._watch = watch
+        self._clock = clock
+        self._log = log
+        self._positions: dict[TopicPartition, int] = {}
+        self._fault: KstateError | None = None
+        """Raised by the poll after the one that gave out the records before it."""
+        self._silent_since: float | None = None
+
+    def assign(self, positions: Mapping[TopicPartition, int]) -> None:
+        self._positions = dict(positions)
+        self._fault = self._watch.refusal = None
+        self._client.assign(positions)
+
+    def poll(self, max_records: int, timeout: float) -> list[Batch]:
+        self._check_refusal()
+        if self._fault is None:
+            batches = self._batches(self._consume(min(max_records, _CONSUME_MAX), timeout))
+            if batches or self._fault is None:
+                return batches
+        fault, self._fault = self._fault, None
+        raise fault
+
+    def close(self) -> None:
+        self._client.discard()
+        self._positions = {}
+
+    def _consume(self, count_max: int, timeout: float) -> list[Run | Event]:
+        """What is there; where nothing is, wait for the first: a wait for many would always last for `timeout`."""
+        try:
+            found = self._client.consume(count_max, 0)
+            if not found and timeout > 0:
+                found = self._client.consume(1, timeout)
+                if found and count_max > 1:
+                    found += self._client.consume(count_max - 1, 0)
+        except ClientCallError as error:
+            raise self._watch.judged(error, "reading") from error
+        self._listen(silent=not found)
+        return found
+
+    def _check_refusal(self) -> None:
+        """What the client tells of topics, it tells to its error callback; a new topic may only seem not to exist."""
+        if self._watch.refusal is not None:
+            self._log.check_existence(list(self._positions))
+            (code, text), self._watch.refusal = self._watch.refusal, None
+            if code not in NOT_THERE:
+                raise translated(code, text, "reading")
+
+    def _listen(self, *, silent: bool) -> None:
+        """RetryableError when trouble and silence last and the broker does not answer a question either."""
+        now = self._clock.monotonic()
+        if not silent or not self._watch.troubles:
+            self._watch.clear()
+            self._silent_since = None
+        elif self._silent_since is None:
+            self._silent_since = now
+        elif now - self._silent_since >= _SILENCE_SECONDS:
+            self._silent_since = now
+            self._log.start_offsets(list(self._positions)[:1])
+            self._watch.clear()
+
+    def _batches(self, found: list[Run | Event]) -> list[Batch]:
+        batches: dict[TopicPartition, Batch] = {}
+        for item in found:
+            if item.source in self._positions:  # otherwise left over from an earlier assignment
+                if isinstance(item, Run):
+                    self._take(self._unread(item), batches)
+                else:
+                    self._hear(item, batches)
+        return list(batches.values())
+
+    def _unread(self, run: Run) -> Run:
+        """The records at and behind the position; earlier ones were fetched for an earlier assignment, or twice."""
+        position = self._positions[run.source]
+        if run.offsets[0] >= position:
+            return run
+        skip = bisect_left(run.offsets, position)
+        return Run(run.source, run.offsets[skip:], run.keys[skip:], run.values[skip:], run.timestamps[skip:])
+
+    def _take(self, run: Run, batches: dict[TopicPartition, Batch]) -> None:
+        if not run.offsets:
+            return
+        next_offset = self._positions[run.source] = run.offsets[-1] + 1
+        batch = batches.get(run.source)
+        if batch is None:
+            batches[run.source] = Batch(run.source, next_offset, run.offsets, run.keys, run.values, run.timestamps)
+            return
+        batch.next_offset = next_offset
+        batch.offsets += run.offsets
+        batch.keys += run.keys
+        batch.values += run.values
+        batch.timestamps += run.timestamps
+
+    def _hear(self, event: Event, batches: dict[TopicPartition, Batch]) -> None:
+        """The end of a partition is reached, or it cannot be read."""
+        source, position = event.source, self._positions[event.source]
+        if event.code != "_PARTITION_EOF":
+            self._fault = self._fault or self._judged(event, position)
+        elif event.offset > position:
+            self._positions[source] = event.offset
+            batches.setdefault(source, Batch(source, event.offset)).next_offset = event.offset
+
+    def _judged(self, event: Event, position: int) -> KstateError | None:
+        text = self._watch.scrubbed(event.text)
+        match meaning(event.code):
+            case Meaning.DATA_LOSS if event.code in {"_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE"}:
+                return out_of_range(event.source, position, *self._log.offsets_now(event.source))
+            case Meaning.RETRY:  # the client itself tries again
+                self._watch.log(logging.INFO, "reading %s: %s (%s)", event.source, text, event.code)
+                return None
+            case _:
+                return translated(event.code, text, f"reading {event.source} at offset {position}")

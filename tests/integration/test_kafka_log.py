@@ -1,0 +1,42 @@
+"""The log on real Kafka: the contract, and what only a real broker shows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from confluent_kafka import TopicPartition as ClientPartition
+from confluent_kafka.admin import AdminClient
+
+from kstate.adapters.kafka import KafkaLog
+from kstate.clock import SystemClock
+from kstate.config import Settings
+from kstate.plan import TopicPartition
+from tests.contract.log_contract import DeleteBefore, LogContract
+
+if TYPE_CHECKING:
+    from kstate.testing.real_kafka import KafkaUnderTest
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def log(kstate_kafka: KafkaUnderTest) -> KafkaLog:
+    """A log on the session's broker."""
+    return KafkaLog(Settings(bootstrap_servers=kstate_kafka.bootstrap_servers), SystemClock())
+
+
+class TestKafkaLog(LogContract):
+    """The contract over a real broker."""
+
+    @pytest.fixture
+    def delete_before(self, kstate_kafka: KafkaUnderTest) -> DeleteBefore:
+        """DeleteRecords."""
+        admin = AdminClient({"bootstrap.servers": kstate_kafka.bootstrap_servers})
+
+        def delete(source: TopicPartition, offset: int) -> None:
+            futures = admin.delete_records([ClientPartition(source.topic, source.partition, offset)])
+            for future in futures.values():
+                future.result(10)
+
+        return delete
