@@ -1,0 +1,290 @@
+"""The demo from beginning to end: a real broker, a real job, a real kill, and a comparison of every record."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.broker import Broker
+from benchmarks.demo.evidence import Recovery, recovery
+from benchmarks.demo.screen import Figures, Rate, Screen
+from benchmarks.demo.text import Text, python_topics, repeated
+from benchmarks.demo.topics import read_counts, records, uncommitted_ends, write_lines
+from benchmarks.demo.verdict import Verdict, by_word, judge
+from benchmarks.demo.victim import Victim, committed_progress, spans_in_hand
+from benchmarks.demo.watch import Watch
+from kstate.adapters.embedded_broker import EmbeddedBroker
+from kstate.adapters.guard import GuardedProcess
+from kstate.cli.dev import download_bar
+from kstate.keyspace import partition_of
+from kstate.messages import Heartbeat
+from kstate.plan import Plan, backup_topic
+
+JOB = "operators.word_count:job"
+APP, LINES, COUNTS = "word-count", "lines", "word-counts"
+SPLIT, COUNT = "split", "count"
+
+STOP_SECONDS = 10.0
+TICK_SECONDS = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much of everything; the defaults are the demo's."""
+
+    words: int = 500_000
+    partitions: int = 4
+    """Of the users' topics."""
+    workers: int = 2
+    counted_before: float = 0.10
+    """Part of the words that must be counted before the kill: there is state to be recovered."""
+    left_min: float = 0.30
+    """Part of the input that must be left at the kill."""
+    in_hand_min: int = 1_000
+    """Uncommitted records that the victim must have in hand."""
+    seconds_max: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """The worker that was killed, and the read_uncommitted ends of partitions when it was gone."""
+
+    victim: Victim
+    at: float
+    plan: Plan
+    ends: dict[tuple[str, int], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of it."""
+
+    verdict: Verdict
+    observed: int
+    """Committed output records that the reader beside the running job saw."""
+    replayed: int
+    left: float
+    """Part of the input's lines that no committed epoch had taken in at the kill."""
+    recovery: Recovery | None
+    exit_code: int | None
+    seconds: float
+
+    def faults(self, scale: Scale) -> list[str]:
+        """Why the demo fails; empty when it is what it claims to be."""
+        checks = {
+            f"the job ended with exit code {self.exit_code}": self.exit_code != 0,
+            "the victim had nothing in hand: nothing was replayed": self.replayed == 0,
+            f"only {self.left:.0%} of the input was left at the kill": self.left < scale.left_min,
+            "no output of the lost tiles came again": self.recovery is None,
+            f"the reader beside the job saw {self.observed:,} records": self.observed != self.verdict.words,
+            "results differ from those of a run without a failure": not self.verdict.exactly_once,
+        }
+        return [fault for fault, failed in checks.items() if failed]
+
+
+class Story:
+    """One run of the demo. Use `told`, which cleans up whatever happens."""
+
+    def __init__(self, servers: str, text: Text, scale: Scale, screen: Screen, folder: Path) -> None:
+        self._broker = Broker(servers)
+        self._servers = servers
+        self._text = text
+        self._scale = scale
+        self._screen = screen
+        self._folder = folder
+        self._rate = Rate()
+        self._watch = Watch(servers, APP, COUNTS, screen.tell)
+
+    def tell(self) -> Outcome:
+        """Prepare, run, kill, wait for the end, judge."""
+        self._prepare()
+        began = time.monotonic()
+        with self._job() as job, self._watching():
+            kill = self._await_kill(job)
+            exit_code = self._await_end(job)
+        seconds = time.monotonic() - began
+        self._screen.tell("the job is done; comparing every committed record with the truth")
+        return self._judged(kill, exit_code, seconds)
+
+    # -- before
+
+    def _prepare(self) -> None:
+        for topic in (LINES, COUNTS):
+            self._broker.create_topic(topic, self._scale.partitions)
+        write_lines(self._broker, LINES, self._scale.partitions, self._text.lines)
+        words, lines = self._text.words, len(self._text.lines)
+        self._screen.tell(f"{lines:,} lines with {words:,} words written to topic '{LINES}'")
+
+    @contextmanager
+    def _job(self) -> Iterator[GuardedProcess]:
+        """`kstate run`, ended with us whatever happens."""
+        arguments = ["run", JOB, "--workers", str(self._scale.workers), "--until-end"]
+        arguments += ["--bootstrap", self._servers, "--data", str(self._folder / "state"), "--log-level", "debug"]
+        self._screen.tell(f"kstate {' '.join(arguments[:5])}")
+        process = GuardedProcess([sys.executable, "-m", "kstate", *arguments], output=self._log)
+        try:
+            yield process
+        finally:
+            process.stop(STOP_SECONDS)
+
+    @contextmanager
+    def _watching(self) -> Iterator[None]:
+        self._watch.start()
+        try:
+            yield
+        finally:
+            self._watch.close()
+
+    @property
+    def _log(self) -> Path:
+        return self._folder / "job.log"
+
+    # -- during
+
+    def _await_kill(self, job: GuardedProcess) -> Kill | None:
+        """Kill a worker as soon as it is in the middle of things; None when the job ended before."""
+        victim: Victim | None = None
+        for _ in self._ticks(job):
+            victim = victim or self._choose()
+            if victim is None or self._watch.counted < self._scale.counted_before * self._text.words:
+                continue
+            in_hand = victim.look()
+            if in_hand >= self._scale.in_hand_min:
+                return self._kill(victim, in_hand)
+        return None
+
+    def _choose(self) -> Victim | None:
+        """The last worker of the plan that counts words."""
+        plan, beats = self._watch.plan, self._watch.beats
+        if plan is None or len(plan.members) < self._scale.workers:
+            return None
+        for member in reversed(plan.members):
+            tiles = frozenset((t.shard.operator, t.shard.partition) for t in plan.owned_by(member.incarnation))
+            if member.incarnation in beats and any(uid == COUNT for uid, _ in tiles):
+                return Victim(beats[member.incarnation], tiles, self._log)
+        return None
+
+    def _kill(self, victim: Victim, in_hand: int) -> Kill:
+        plan = self._watch.plan
+        assert plan is not None
+        self._watch.keeping = True
+        at = victim.kill()
+        name, pid = victim.beat.name, victim.beat.pid
+        self._screen.tell(f"SIGKILL to {name} (process {pid}) with {in_hand:,} uncommitted records in hand")
+        topics = {COUNTS: plan.partitions[COUNTS]}
+        topics |= {backup_topic(APP, uid): plan.partitions[backup_topic(APP, uid)] for uid in (SPLIT, COUNT)}
+        return Kill(victim, at, plan, uncommitted_ends(self._broker, topics))
+
+    def _await_end(self, job: GuardedProcess) -> int | None:
+        """The job's exit code; None when it does not end in time."""
+        for _ in self._ticks(job):
+            pass
+        code = job.poll()
+        deadline = time.monotonic() + 5
+        while self._watch.counted < self._text.words and time.monotonic() < deadline:
+            time.sleep(TICK_SECONDS)
+        self._screen.show(self._figures())
+        return code
+
+    def _ticks(self, job: GuardedProcess) -> Iterator[None]:
+        """Until the job ends: draw, then let the caller look."""
+        deadline = time.monotonic() + self._scale.seconds_max
+        while job.poll() is None and time.monotonic() < deadline:
+            if self._watch.failure is not None:
+                raise self._watch.failure
+            self._screen.show(self._figures())
+            yield
+            time.sleep(TICK_SECONDS)
+
+    def _figures(self) -> Figures:
+        plan = self._watch.plan
+        beats = [beat for beat in self._watch.beats.copy().values() if plan and plan.member(beat.incarnation)]
+        return Figures(
+            lines_read=_lines_read(list(self._watch.beats.copy().values())),
+            lines=len(self._text.lines),
+            words_counted=self._watch.counted,
+            words=self._text.words,
+            rate=self._rate.at(time.monotonic(), self._watch.counted),
+            workers=[_told(beat) for beat in sorted(beats, key=lambda beat: beat.name)],
+        )
+
+    # -- after
+
+    def _judged(self, kill: Kill | None, exit_code: int | None, seconds: float) -> Outcome:
+        verdict = judge(self._text.counts, by_word(read_counts(self._broker, COUNTS)))
+        if kill is None:
+            return Outcome(verdict, self._watch.counted, 0, 0.0, None, exit_code, seconds)
+        committed = committed_progress(self._broker, kill.plan, kill.ends)
+        taken_in = sum(offset for (uid, topic, _), offset in committed.items() if (uid, topic) == (SPLIT, LINES))
+        return Outcome(
+            verdict=verdict,
+            observed=self._watch.counted,
+            replayed=self._replayed(kill, committed),
+            left=1 - taken_in / len(self._text.lines),
+            recovery=recovery(self._watch.kept, kill.at, _of_topic(kill.ends, COUNTS), _lost_tiles(kill)),
+            exit_code=exit_code,
+            seconds=seconds,
+        )
+
+    def _replayed(self, kill: Kill, committed: dict[tuple[str, str, int], int]) -> int:
+        """Records within the spans that the victim had in hand, as a plain reader finds them in the topics."""
+        spans = spans_in_hand(kill.victim, committed)
+        return sum(
+            any(span.holds(topic, record.partition, record.offset) for span in spans)
+            for topic in {span.place[1] for span in spans}
+            for record in records(self._broker, topic)
+        )
+
+
+def told(scale: Scale, screen: Screen) -> Outcome:
+    """Run the demo on an embedded broker in a folder of its own; nothing of it is left, whatever happens."""
+    text = repeated(python_topics(), scale.words)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kstate-demo-")))
+        with download_bar() as on_download:
+            broker = stack.enter_context(EmbeddedBroker(on_download=on_download))
+        stack.enter_context(screen)
+        screen.tell(f"Apache Kafka runs at {broker.bootstrap_servers}, from pip alone")
+        return Story(broker.bootstrap_servers, text, scale, screen, folder).tell()
+
+
+def _lines_read(beats: list[Heartbeat]) -> int:
+    """Lines in committed epochs of whoever has got furthest, by partition."""
+    furthest: dict[int, int] = {}
+    for beat in beats:
+        for tile in beat.tiles:
+            if tile.shard.operator == SPLIT:
+                partition = tile.shard.partition
+                furthest[partition] = max(furthest.get(partition, 0), tile.progress.get(LINES, 0))
+    return sum(furthest.values())
+
+
+def _told(beat: Heartbeat) -> str:
+    restoring = sum(tile.phase == "restoring" for tile in beat.tiles)
+    state = f"{restoring} of {len(beat.tiles)} tiles being restored" if restoring else f"{len(beat.tiles)} tiles"
+    return f"{beat.name} (process {beat.pid}): {state}"
+
+
+def _of_topic(ends: dict[tuple[str, int], int], topic: str) -> dict[int, int]:
+    return {partition: end for (name, partition), end in ends.items() if name == topic}
+
+
+class _lost_tiles:  # noqa: N801 - a function that remembers
+    """Key → its tile of the counting operator if the victim owned it; remembers, as murmur2 in Python is slow."""
+
+    def __init__(self, kill: Kill) -> None:
+        words = f"{APP}.{SPLIT}.words"
+        self._partitions = kill.plan.partitions[words]
+        self._lost = {partition for uid, partition in kill.victim.tiles if uid == COUNT}
+        self._known: dict[bytes, int | None] = {}
+
+    def __call__(self, key: bytes) -> int | None:
+        if key not in self._known:
+            partition = partition_of(key, self._partitions)
+            self._known[key] = partition if partition in self._lost else None
+        return self._known[key]
