@@ -2,11 +2,14 @@
 
 import typer
 
-from kstate.cli import check, dev, schema
+from kstate.cli import check, coordinator, dev, run, schema, worker
 
 app = typer.Typer(
     help="Elastic, fault-tolerant, exactly-once stateful stream processing on Kafka.", no_args_is_help=True
 )
 app.command()(check.check)
+app.command()(run.run)
+app.command()(worker.worker)
+app.command()(coordinator.coordinator)
 app.command()(dev.dev)
 app.add_typer(schema.app, name="schema")

@@ -67,7 +67,7 @@ class Leader:
         self._control = ControlLog(edges.log, job.app, edges.clock)
         self._reports: ReportsReader | None = None
         self._beat: LeaderBeat | None = None
-        self._beat_at = self._topics_at = float("-inf")
+        self._topics_at = float("-inf")
         self._stopping = False
 
     @property
@@ -80,7 +80,10 @@ class Leader:
         self._stopping = True
 
     def beat(self) -> None:
-        """Tell the candidates that this term's leader lives; also called from a thread of its own."""
+        """Tell that this term's leader lives: to be called every `heartbeat_ms`, also from another thread.
+
+        Candidates stay quiet by it, and the leader itself counts the silence of workers in its own beats.
+        """
         if (beat := self._beat) is not None:
             send_report(self._edges, self._job.app, beat)
 
@@ -174,10 +177,9 @@ class Leader:
     # -- the loop
 
     def _listen(self) -> Steps[None]:
-        """Beat, hear reports, follow control, look at the topics now and then."""
+        """Hear reports, follow control, look at the topics now and then."""
         self._check_stop()
         try:
-            self._beat_if_due()
             self._hear()
             self._take(self._control.poll())
             self._count_topics_if_due()
@@ -185,12 +187,6 @@ class Leader:
             yield from self._pause(error)
         if self._state.control.leader != self._office.name:
             raise self._superseded()
-
-    def _beat_if_due(self) -> None:
-        now = self._edges.clock.monotonic()
-        if now - self._beat_at >= self._settings.failure.heartbeat_ms / 1000:
-            self._beat_at = now
-            self.beat()
 
     def _hear(self) -> None:
         assert self._reports is not None

@@ -1,0 +1,79 @@
+"""Processes of one machine: starting children that die with their parent, incarnation ids, signals.
+
+A child gets its parent's pid as an argument and asks the kernel, first thing, to be killed when that parent dies
+(PR_SET_PDEATHSIG, Linux); a parent that died before that is noticed by its pid. So nothing runs between fork and exec,
+and no orphan stays, not even of a supervisor that was killed with SIGKILL.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Child:
+    """A child in a session of its own: a Ctrl-C in the terminal reaches only the parent, which ends it in order."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        """`arguments` of the command `kstate`; this process's id is appended as --parent."""
+        command = [sys.executable, "-m", "kstate", *arguments, "--parent", str(os.getpid())]
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
+        return self._process.poll()
+
+    def terminate(self) -> None:
+        """Ask it to end in order; one that was stopped is woken up for it."""
+        if self.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            self._process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End it now, and reap it."""
+        if self.poll() is None:
+            self._process.kill()
+        self._process.wait()
+
+
+def die_with(parent: int | None) -> None:
+    """Called by a child: be killed when the parent dies, exit when it is dead already; None: it was not started so."""
+    if parent is None:
+        return
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def new_incarnation(app: str, name: str) -> str:
+    """An id for one start of a worker or leader: its transactional id, never used again."""
+    return f"{app}-{name}-{secrets.token_hex(6)}"
+
+
+def on_stop(stop: Callable[[], None]) -> None:
+    """SIGTERM, SIGINT and SIGHUP call `stop`, in the main thread between two instructions of Python."""
+
+    def handler(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (the form of a signal handler)
+        stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, handler)
+
+
+def where_am_i() -> tuple[str, int]:
+    """Host name and process id, for people."""
+    return socket.gethostname(), os.getpid()

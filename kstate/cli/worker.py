@@ -1,0 +1,75 @@
+"""`kstate worker JOB --name NAME`: one process of the data plane."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Annotated, Any
+
+import typer
+
+from kstate.adapters.heart import HeartbeatThread
+from kstate.adapters.kafka import KafkaLog
+from kstate.adapters.process import die_with, new_incarnation, on_stop, where_am_i
+from kstate.adapters.rocksdb import RocksStore, open_store
+from kstate.cli.logging import configure
+from kstate.cli.session import (
+    AsJson,
+    Incarnation,
+    JobArgument,
+    Parent,
+    Session,
+    await_broker,
+    checked_name,
+    exit_code_of,
+    open_session,
+)
+from kstate.cli.settings import Bootstrap, Data
+from kstate.clock import SystemClock, run_steps
+from kstate.plan import Member
+from kstate.state.layout import identity_entry
+from kstate.worker.load import Load
+from kstate.worker.worker import Edges, Worker
+
+
+def worker(  # noqa: PLR0913 (a command takes its options as parameters)
+    job: JobArgument,
+    *,
+    name: Annotated[str, typer.Option("--name", help="Stable name of this worker; it owns a folder of the data.")],
+    bootstrap: Bootstrap = None,
+    data: Data = None,
+    as_json: AsJson = False,
+    incarnation: Incarnation = None,
+    parent: Parent = None,
+) -> None:
+    """Run one worker of a job until it is stopped, or the job is complete or halted."""
+    die_with(parent)
+    logger = configure(name, as_json=as_json)
+    with exit_code_of(f"kstate worker {name}"):
+        session = open_session(job, bootstrap, data)
+        member = Member(checked_name(name), incarnation or new_incarnation(session.app, name))
+        with closing(KafkaLog(session.settings, SystemClock())) as log:
+            cluster = await_broker(log, logger)
+            with closing(_opened(session, member, cluster, logger)) as store:
+                code = _run(session, member, Edges(log, store, session.codecs, SystemClock(), logger))
+    raise typer.Exit(code)
+
+
+def _opened(session: Session, member: Member, cluster: str, logger: Any) -> RocksStore:
+    """The worker's local store, wiped when it is damaged or somebody else's: the backup has it all."""
+    stamp = identity_entry(session.app, member.name, cluster)
+    folder = session.settings.data / session.app / member.name
+    opened = open_store(folder, stamp, session.settings.state.store_bytes)
+    if opened.wiped:
+        logger.warning("local store wiped, its content comes from the backup", folder=str(folder), why=opened.wiped)
+    return opened.store
+
+
+def _run(session: Session, member: Member, edges: Edges) -> int:
+    """The worker's life; the last heartbeat, sent when it is over, says how it ended."""
+    load = Load(session.app, member, *where_am_i())
+    life = Worker(session.topology, session.settings, edges, load, member)
+    on_stop(life.stop)
+    with HeartbeatThread(lambda: load.beat(edges.log), session.settings.failure.heartbeat_ms / 1000):
+        code = run_steps(life.run(), edges.clock)
+    load.beat(edges.log)
+    return code
