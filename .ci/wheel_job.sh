@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# What users install works: build the wheel, install it into an empty environment, run kstate from there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+rm -rf build dist
+make --no-print-directory wheel
+.venv/bin/python -m venv "$work/venv"
+"$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/runtime.txt
+"$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps dist/kstate-*.whl
+"$work/venv/bin/python" -m pip check
+
+cd "$work" # away from the sources: what is imported is what was installed
+installed=$("$work/venv/bin/python" -c 'import kstate; print(kstate.__file__)')
+case $installed in
+  "$work"/*) ;;
+  *) echo "kstate was imported from $installed, not from the wheel" >&2; exit 1 ;;
+esac
+"$work/venv/bin/kstate" --help >/dev/null
+echo "wheel: installed into an empty environment, kstate --help works"
