@@ -1,0 +1,70 @@
+"""Reading the control topic, by workers and leaders alike: in order, whole, and to a fresh end where it counts (S3)."""
+
+from __future__ import annotations
+
+from kstate.clock import Clock, Step, Steps
+from kstate.errors import DecodeError, KstateError
+from kstate.interfaces import Log, Reader
+from kstate.messages import Control
+from kstate.plan import TopicPartition, control_topic
+from kstate.state.freshness import fresh_end
+from kstate.wire import decode_control
+
+POLL_RECORDS = 1_000
+CONTROL_WAIT = Step("control-wait", wait=0.01)
+
+
+class ControlReader:
+    """Reads from the start of the topic on; every message is given out once."""
+
+    def __init__(self, log: Log, app: str, clock: Clock) -> None:
+        self.partition = TopicPartition(control_topic(app), 0)
+        self._log = log
+        self._clock = clock
+        self._reader: Reader | None = None
+        self._position = 0
+
+    def poll(self) -> list[Control]:
+        """What has become visible since, without waiting."""
+        messages: list[Control] = []
+        for batch in self._opened().poll(POLL_RECORDS, 0.0):
+            for offset, value in zip(batch.offsets, batch.values, strict=True):
+                messages.append(self._decoded(offset, value or b""))
+            self._position = batch.next_offset
+        return messages
+
+    def visible(self) -> Steps[list[Control]]:
+        """Everything that is committed now, without waiting for transactions that are open."""
+        return (yield from self._read_to(self._log.end_offsets([self.partition], committed=True)[self.partition]))
+
+    def fresh(self) -> Steps[list[Control]]:
+        """Everything that was written before this call, once it is decided (S1, S3)."""
+        return (yield from self._read_to((yield from fresh_end(self._log, self.partition, self._clock))))
+
+    def close(self) -> None:
+        """Give up the reader."""
+        if self._reader is not None:
+            self._reader.close()
+
+    def _read_to(self, end: int) -> Steps[list[Control]]:
+        messages = self.poll()
+        while self._position < end:
+            yield CONTROL_WAIT
+            messages += self.poll()
+        return messages
+
+    def _opened(self) -> Reader:
+        if self._reader is None:
+            self._position = self._log.start_offsets([self.partition])[self.partition]
+            self._reader = self._log.reader()
+            self._reader.assign({self.partition: self._position})
+        return self._reader
+
+    def _decoded(self, offset: int, value: bytes) -> Control:
+        try:
+            return decode_control(value)
+        except DecodeError as error:
+            raise KstateError(
+                f"{self.partition}@{offset} is no control message. {error}",
+                hint="nothing but kstate may write to the control topic; see who did, and restore it from a copy.",
+            ) from error
