@@ -16,6 +16,8 @@ HANDLED = "handled"
 """The worker's log line after each batch that it handled."""
 COMMITTED = "committed"
 """Its log line after each epoch."""
+UNDONE = "undone"
+"""Its log line when it went back to what is committed, to do the epoch again."""
 
 
 @dataclass(slots=True)
@@ -24,7 +26,7 @@ class Diary:
 
     incarnation: str
     handled: dict[InputPartition, int]
-    """(operator uid, topic, partition) → offset behind the last record handled."""
+    """(operator uid, topic, partition) → offset behind the last record handled, since the last commit."""
     in_hand: int = 0
 
     def take(self, line: str) -> None:
@@ -39,8 +41,9 @@ class Diary:
             place = fields["operator"], fields["topic"], fields["partition"]
             self.handled[place] = fields["next_offset"]
             self.in_hand += fields["records"]
-        elif fields.get("event") == COMMITTED:
+        elif fields.get("event") in (COMMITTED, UNDONE):
             self.in_hand = 0
+            self.handled.clear()
 
 
 @dataclass(frozen=True, slots=True)

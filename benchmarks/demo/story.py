@@ -124,7 +124,7 @@ class Story:
     def _job(self) -> Iterator[GuardedProcess]:
         """`kstate run`, ended with us whatever happens."""
         arguments = ["run", JOB, "--workers", str(self._scale.workers), "--until-end"]
-        arguments += ["--bootstrap", self._servers, "--data", str(self._folder / "state"), "--log-level", "debug"]
+        arguments += ["--bootstrap", self._servers, "--data", str(self._folder / "state"), "--json"]
         self._screen.tell(f"kstate {' '.join(arguments[:5])}")
         process = GuardedProcess([sys.executable, "-m", "kstate", *arguments], output=self._log)
         try:

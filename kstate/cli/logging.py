@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
 
+LEVEL_VARIABLE = "KSTATE_LOG_LEVEL"
+
 _QUIET = frozenset({"timestamp", "level", "who", "event"})
 
 
 def configure(who: str, *, as_json: bool = False) -> structlog.stdlib.BoundLogger:
-    """Set logging up for this process; `who` opens every line. Libraries are heard from warnings on."""
+    """Set logging up for this process; `who` opens every line. Libraries are heard from warnings on.
+
+    KSTATE_LOG_LEVEL=debug adds a line per batch and per epoch.
+    """
     renderer = structlog.processors.JSONRenderer() if as_json else _line
     shared: list[Any] = [
         structlog.processors.add_log_level,
@@ -25,7 +31,8 @@ def configure(who: str, *, as_json: bool = False) -> structlog.stdlib.BoundLogge
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    logging.getLogger("kstate").setLevel(logging.INFO)
+    debug = os.environ.get(LEVEL_VARIABLE, "").lower() == "debug"
+    logging.getLogger("kstate").setLevel(logging.DEBUG if debug else logging.INFO)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

@@ -19,7 +19,7 @@ from kstate.api.topology import Topology
 from kstate.clock import Clock, Step, Steps
 from kstate.config import Settings
 from kstate.errors import CorruptStateError, FencedError, KstateError, OperatorError, RetryableError
-from kstate.interfaces import Codecs, Log, Store
+from kstate.interfaces import Batch, Codecs, Log, Store
 from kstate.plan import Member, Plan, Shard, Tile, TopicPartition, backup_topic
 from kstate.state.cache import ValueFault
 from kstate.state.lineage import Lineage
@@ -215,6 +215,7 @@ class Worker:
             processor = self._processors[shard.shard.operator]
             yield from processor.process(shard, batch, self._edges.store, self._partitions)
             self._epoch.bytes += sum(map(len, filter(None, batch.values)))
+            self._tell_handled(shard, batch)
         if records:
             self._epoch.records += records
             self._epoch.started = before if self._epoch.started is None else self._epoch.started
@@ -222,6 +223,18 @@ class Worker:
             self._stuck.look(self._source.partitions())
             if clock.monotonic() == before:
                 yield IDLE
+
+    def _tell_handled(self, shard: OwnedShard, batch: Batch) -> None:
+        """A line per batch, for whoever must know afterwards what a worker that was killed had in hand."""
+        self._edges.logger.debug(
+            "handled",
+            incarnation=self._session.member.incarnation,
+            operator=shard.shard.operator,
+            topic=batch.source.topic,
+            partition=batch.source.partition,
+            next_offset=batch.next_offset,
+            records=len(batch),
+        )
 
     @property
     def _partitions(self) -> Mapping[str, int]:
@@ -264,6 +277,7 @@ class Worker:
             yield UNDONE
             return
         settle(prepared, self._app, offsets, self._edges.store)
+        self._edges.logger.debug("committed", incarnation=self._session.member.incarnation, records=self._epoch.records)
         self._start_epoch()
         yield STORED
 
@@ -287,6 +301,7 @@ class Worker:
 
     def _undo(self) -> None:
         """Roll back to what is committed: cache, progress, outputs, dead letters, and the reader's position."""
+        self._edges.logger.debug("undone", incarnation=self._session.member.incarnation, records=self._epoch.records)
         for shard in self._shards.values():
             shard.rollback()
         for processor in self._processors.values():

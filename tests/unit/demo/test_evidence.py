@@ -16,14 +16,17 @@ def handled(next_offset: int, records: int, who: str = "w-1") -> str:
 
 
 def test_what_is_in_hand_is_what_was_handled_since_the_last_commit() -> None:
-    """Batches add up, a committed epoch empties the hand, the offset reached stays known."""
+    """Batches add up; an epoch that was committed, or undone, empties the hand."""
     diary = Diary("w-1", {})
     for line in (handled(10, 10), handled(25, 15)):
         diary.take(line)
     assert (diary.in_hand, diary.handled) == (25, {LINES: 25})
     diary.take(json.dumps({"event": "committed", "incarnation": "w-1"}))
+    assert (diary.in_hand, diary.handled) == (0, {})
     diary.take(handled(31, 6))
     assert (diary.in_hand, diary.handled) == (6, {LINES: 31})
+    diary.take(json.dumps({"event": "undone", "incarnation": "w-1"}))
+    assert (diary.in_hand, diary.handled) == (0, {})
 
 
 def test_lines_of_others_count_for_nothing() -> None:

@@ -1,0 +1,76 @@
+"""Run the demo: `make demo`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.demo.screen import Screen
+from benchmarks.demo.story import Outcome, Scale, told
+from kstate.cli.logging import LEVEL_VARIABLE
+from kstate.errors import KstateError
+
+
+def main() -> int:
+    """Exit code 0 when every record is right and the demo is what it claims to be, 1 otherwise, 130 after Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="demo", description="Kill a worker; prove that nothing is lost or doubled.")
+    parser.add_argument(
+        "--words", type=int, default=Scale().words, help="how many words to count (default: %(default)s)"
+    )
+    scale = Scale(words=parser.parse_args().words)
+    signal.signal(signal.SIGTERM, _interrupt)
+    _own_environment()
+    console = Console(highlight=False)
+    try:
+        outcome = told(scale, Screen(console))
+    except KeyboardInterrupt:
+        console.print("interrupted; everything is cleaned up")
+        return 130
+    except KstateError as error:
+        console.print(f"demo: {error}", markup=False)
+        return error.exit_code
+    return report(outcome, scale, console)
+
+
+def report(outcome: Outcome, scale: Scale, console: Console) -> int:
+    """The table, the two lines, and the exit code."""
+    table = Table(title="what the kill did", show_header=False, title_justify="left")
+    back = outcome.recovery
+    rows = {
+        "words counted": f"{outcome.verdict.words:,} in {outcome.seconds:.1f} s, kill and recovery included",
+        "input left at the kill": f"{outcome.left:.0%}",
+        "recovery: kill → next committed output of a lost tile": f"{back.first_s:.2f} s" if back else "never",
+        "… → of all lost tiles": f"{back.all_s:.2f} s, {back.tiles} tiles" if back else "never",
+        "seen by a reader beside the job": f"{outcome.observed:,} committed records",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console.print(table)
+    console.print(f"replayed {outcome.replayed:,} records")
+    console.print(str(outcome.verdict), markup=False)
+    faults = outcome.faults(scale)
+    for fault in faults:
+        console.print(f"failed: {fault}", markup=False)
+    return 1 if faults else 0
+
+
+def _own_environment() -> None:
+    """The demo brings its own broker and settings: those of the user's jobs do not concern it."""
+    for name in [name for name in os.environ if name.startswith("KSTATE_")]:
+        del os.environ[name]
+    os.environ[LEVEL_VARIABLE] = "debug"
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt(number, frame)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
