@@ -116,7 +116,10 @@ class AvroCodec:
         """`decode` of each; when one fails, which is not said: decode them one by one to find it."""
         if self._read_batch is None or len(data) < BATCH_MIN:
             return [self.decode(each) for each in data]
-        return self._read_batch(data)
+        try:
+            return self._read_batch(data)
+        except _READ_ERRORS as error:
+            raise DecodeError(f"One of {len(data)} values is no {self._name}: {error}.") from error
 
 
 class AvroKeyCodec:

@@ -209,6 +209,7 @@ def _cycle_from(uid: str, sources: Mapping[str, list[str]], seen: set[str]) -> l
             pending.pop()
             seen.add(path.pop())
         elif source in path:
+            seen.update(path)
             return [*path[path.index(source) :], source][::-1]
         elif source in sources and source not in seen:
             path.append(source)

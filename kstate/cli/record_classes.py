@@ -203,6 +203,9 @@ class _Module:
 
     def _record(self, of: _Definition) -> str:
         self._used |= {"dataclass", "ClassVar"}
+        names = [field["name"] for field in of.schema["fields"]]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise of.fault("two fields have this name", "rename one of them", twice)
         fields = "\n".join(line for field in self._with_defaults(of) for line in self._field_lines(of, *field))
         complete = canonical(self._types.complete(of.name))
         if fault := schema_fault(json.loads(complete)):
@@ -279,7 +282,8 @@ class _Module:
             case bool() | int() as value, "boolean" | "long":
                 return f" = {value}"
             case int() as value, "int":
-                return f" = Int32({value})"
+                self._used.add("field")
+                return f" = field(default=Int32({value}))"
             case int() | float() as value, "float" | "double":
                 return f" = {float(value)}"
             case str() as value, "string":
@@ -323,12 +327,13 @@ def _schema_lines(text: str) -> str:
 
 def _doc(schema: Mapping[str, Any], file: str) -> str:
     """A docstring of the schema's `doc`, indented and wrapped."""
-    doc = " ".join(str(schema.get("doc") or f"Record of {file}").split()).replace("\\", "\\\\").replace('"""', "'''")
+    doc = " ".join(str(schema.get("doc") or f"Record of {file}").split()).replace('"""', "'''")
+    quotes = 'r"""' if "\\" in doc else '"""'
     doc = doc if doc.endswith((".", "!", "?")) else f"{doc}."
     if len(doc) + 10 <= LINE_LENGTH:
-        return f'    """{doc}"""'
+        return f'    {quotes}{doc}"""'
     lines = textwrap.wrap(doc, LINE_LENGTH - 8, break_long_words=False)
-    return textwrap.indent("\n".join([f'"""{lines[0]}', *lines[1:], '"""']), "    ")
+    return textwrap.indent("\n".join([f"{quotes}{lines[0]}", *lines[1:], '"""']), "    ")
 
 
 def _literal(text: str) -> str:

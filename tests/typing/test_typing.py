@@ -1,0 +1,67 @@
+"""What mypy and pyright see of an operator: right uses pass with the inferred types, each wrong line is reported."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+Reported = dict[int, str]
+"""Line → what the checker says about it."""
+
+
+def by_mypy(path: Path, scratch: Path) -> Reported:
+    """Lines with errors under mypy --strict."""
+    run = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", scratch / "cache", "--config-file=", path],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert run.returncode in (0, 1), run.stdout + run.stderr
+    found = re.findall(rf"^{re.escape(str(path))}:(\d+): error: (.*)$", run.stdout, re.MULTILINE)
+    return {int(line): message for line, message in found}
+
+
+def by_pyright(path: Path, scratch: Path) -> Reported:
+    """Lines with errors under pyright in strict mode; skipped where it cannot run without a download."""
+    if find_spec("pyright") is None or shutil.which("node") is None:
+        pytest.skip("pyright and node are not both installed")
+    config = scratch / "pyrightconfig.json"
+    config.write_text(json.dumps({"include": [str(path)], "extraPaths": [str(ROOT)], "pythonVersion": "3.11"}))
+    run = subprocess.run(
+        [sys.executable, "-m", "pyright", "--project", config, "--outputjson", "--pythonpath", sys.executable],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert run.returncode in (0, 1), run.stdout + run.stderr
+    found = [each for each in json.loads(run.stdout)["generalDiagnostics"] if each["severity"] == "error"]
+    return {each["range"]["start"]["line"] + 1: each["message"] for each in found}
+
+
+CHECKERS = pytest.mark.parametrize("checker", [by_mypy, by_pyright], ids=["mypy", "pyright"])
+
+
+@CHECKERS
+def test_right_uses_pass_with_the_types_they_assert(checker: Callable[[Path, Path], Reported], tmp_path: Path) -> None:
+    """Every `assert_type` holds."""
+    assert checker(HERE / "right_use.py", tmp_path) == {}
+
+
+@CHECKERS
+def test_each_wrong_line_is_reported_and_no_other(checker: Callable[[Path, Path], Reported], tmp_path: Path) -> None:
+    """Record types, missing None checks, typos: found before anything runs."""
+    path = tmp_path / "wrong_use.py"
+    text = HERE.joinpath("wrong_use.txt").read_text(encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
+    expected = {number for number, line in enumerate(text.splitlines(), 1) if line.endswith("# wrong")}
+    reported = checker(path, tmp_path)
+    assert len(expected) > 20
+    assert set(reported) == expected, {line: reported.get(line) for line in set(reported) ^ expected}

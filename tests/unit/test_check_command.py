@@ -1,0 +1,175 @@
+"""`kstate check JOB`: all mistakes at once, exit code 2, and errors of the import in plain words."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from kstate import ConfigError, Job
+from kstate.adapters.avro import AvroCodecs
+from kstate.cli.check import checked
+from kstate.cli.jobs import load_job
+from kstate.cli.main import app
+
+HEAD = """
+from dataclasses import dataclass
+from datetime import timedelta
+from kstate import Context, Input, Job, Operator, Output, ValueState
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    text: str
+
+class Split(Operator[None], uid="split"):
+    lines = Input(Line, topic="lines")
+    words = Output(Line, key="text")
+
+    @lines.each
+    def split(self, line, ctx): ...
+"""
+
+FINE = (
+    HEAD
+    + """
+class Count(Operator[str], uid="count"):
+    words = Input(Split.words)
+    counts = Output(Line, topic="counts")
+    seen = ValueState(int, default=0)
+
+    @words.each
+    def add(self, line, ctx): ...
+
+job = Job("fine", [Split, Count])
+number = 5
+"""
+)
+
+FAULTY = (
+    HEAD
+    + """
+class Count(Operator[int], uid="count"):
+    words = Input(Split.words)
+    texts = Output(list[str], topic="texts")
+    seen = ValueState(dict[str, int])
+    start = ValueState(int, default="none")
+    other = ValueState(object)
+
+job = Job("faulty", [Split, Count], epoch=timedelta(0))
+"""
+)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with job modules, as a user's shell would be in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    """Exit code and everything printed."""
+    result = CliRunner().invoke(app, ["check", *arguments])
+    return result.exit_code, result.output
+
+
+def test_a_job_without_faults_is_shown_in_short(project: Path) -> None:
+    """What is read, kept and written, and exit code 0."""
+    project.joinpath("fine_job.py").write_text(FINE)
+    code, output = run("fine_job:job")
+    assert code == 0, output
+    for part in ("no faults", "reads  lines  Line", "keeps  seen  int", "writes counts  Line"):
+        assert part in output
+
+
+def test_all_faults_of_wiring_and_types_are_named_with_their_mends(project: Path) -> None:
+    """One run is enough to see them all."""
+    project.joinpath("faulty_job.py").write_text(FAULTY)
+    code, output = run("faulty_job:job")
+    assert code == 2
+    assert "7 faults" in output
+    assert output.count("mend: ") == 7
+    for part in (
+        "epoch is 0:00:00",
+        "it has no handler",
+        "the operator's are int",
+        "Type list[str] has no Avro form",
+        "Type dict[str, int] has no Avro form",
+        "its default is no int",
+        "Type object has no Avro form",
+    ):
+        assert part in output
+
+
+def test_faults_are_given_to_programs_too(project: Path) -> None:
+    """--json: one object."""
+    project.joinpath("faulty_job2.py").write_text(FAULTY)
+    code, output = run("faulty_job2:job", "--json")
+    result = json.loads(output)
+    assert (code, result["ok"], len(result["faults"])) == (2, False, 7)
+    assert set(result["faults"][0]) == {"where", "what", "mend"}
+
+
+@pytest.mark.parametrize(
+    ("reference", "reason"),
+    [
+        ("fine", "names no job"),
+        ("fine:", "names no job"),
+        (":job", "names no job"),
+        ("nowhere:job", "There is no module 'nowhere'"),
+        ("nowhere.inside:job", "There is no module 'nowhere'"),
+        ("fine_job3:jobb", "its jobs are: job"),
+        ("fine_job3:number", "has a int named 'number', no Job"),
+        ("broken:job", "ZeroDivisionError"),
+        ("needs:job", "ModuleNotFoundError: No module named 'not_installed_anywhere'"),
+        ("bad syntax:job", "There is no module 'bad syntax'"),
+    ],
+)
+def test_a_reference_that_leads_nowhere_says_where_it_ends(project: Path, reference: str, reason: str) -> None:
+    """Exit code 2 and no traceback."""
+    project.joinpath("fine_job3.py").write_text(FINE)
+    project.joinpath("broken.py").write_text("\n1 / 0\n")
+    project.joinpath("needs.py").write_text("import not_installed_anywhere\n")
+    code, output = run(reference)
+    assert code == 2
+    assert reason in output
+    assert "Traceback" not in output
+
+
+def test_a_broken_module_is_named_with_its_line(project: Path) -> None:
+    """Where the user has to look."""
+    project.joinpath("broken2.py").write_text("\n1 / 0\n")
+    with pytest.raises(ConfigError, match=r"broken2\.py:2"):
+        load_job("broken2:job")
+
+
+def test_a_start_refuses_what_the_check_refuses(project: Path) -> None:
+    """The same list, as one error."""
+    project.joinpath("faulty_job4.py").write_text(FAULTY)
+    with pytest.raises(ConfigError, match=r"Job 'faulty' has 7 faults") as raised:
+        checked(load_job("faulty_job4:job"), AvroCodecs())
+    assert "\n  7. " in str(raised.value)
+
+
+def test_the_example_jobs_are_sound() -> None:
+    """What we show must hold."""
+    from operators.word_count import job
+
+    assert isinstance(job, Job)
+    assert [spec.uid for spec in checked(job, AvroCodecs()).operators] == ["split", "count"]
+
+
+def test_a_state_that_would_come_back_changed_is_refused() -> None:
+    """An Avro float keeps 7 digits; after a crash the state would be another one."""
+    from tests.support.lossy import job
+
+    with pytest.raises(ConfigError, match=r"state 'last': its values would not come back as they were: field 'x'"):
+        checked(job, AvroCodecs())
