@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 from contextlib import closing
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +11,7 @@ import typer
 from kstate.adapters.heart import HeartbeatThread
 from kstate.adapters.kafka import KafkaLog
 from kstate.adapters.process import die_with, new_incarnation, on_stop, where_am_i
-from kstate.adapters.rocksdb import RocksStore, open_store, wipe
+from kstate.adapters.rocksdb import RocksStore, open_store
 from kstate.cli.logging import configure
 from kstate.cli.session import (
     AsJson,
@@ -27,15 +26,14 @@ from kstate.cli.session import (
 )
 from kstate.cli.settings import Bootstrap, Data
 from kstate.clock import SystemClock, run_steps
-from kstate.errors import CorruptStateError
 from kstate.plan import Member
 from kstate.state.layout import identity_entry
 from kstate.worker.load import Load
 from kstate.worker.worker import Edges, Worker
 
 GC_THRESHOLDS = (50_000, 20, 100)
-"""A worker keeps hundreds of thousands of small objects alive and makes no cycles of them: with CPython's default of 700
-allocations the collector took more than half of the processor time (12.9 against 5.7 microseconds per record)."""
+"""A worker keeps hundreds of thousands of small objects alive and makes no cycles of them: with CPython's default of
+700 allocations the collector took more than half of the time (12.9 against 5.7 microseconds per record)."""
 
 
 def worker(  # noqa: PLR0913 (a command takes its options as parameters)
@@ -58,32 +56,18 @@ def worker(  # noqa: PLR0913 (a command takes its options as parameters)
             cluster = await_broker(log, logger)
             with closing(_opened(session, member, cluster, logger)) as store:
                 edges = Edges(log, store, session.codecs, SystemClock(), logger)
-                code = _run_or_wipe(session, member, edges, store)
+                code = _run(session, member, edges)
     raise typer.Exit(code)
 
 
 def _opened(session: Session, member: Member, cluster: str, logger: Any) -> RocksStore:
     """The worker's local store, wiped when it is damaged or somebody else's: the backup has it all."""
     stamp = identity_entry(session.app, member.name, cluster)
-    folder = _folder(session, member)
+    folder = session.settings.data / session.app / member.name
     opened = open_store(folder, stamp, session.settings.state.store_bytes)
     if opened.wiped:
         logger.warning("local store wiped, its content comes from the backup", folder=str(folder), why=opened.wiped)
     return opened.store
-
-
-def _run_or_wipe(session: Session, member: Member, edges: Edges, store: RocksStore) -> int:
-    """A local store that turns out to be damaged is removed, so that the next start restores it from the backup."""
-    try:
-        return _run(session, member, edges)
-    except CorruptStateError:
-        store.close()
-        wipe(_folder(session, member))
-        raise
-
-
-def _folder(session: Session, member: Member) -> Path:
-    return session.settings.data / session.app / member.name
 
 
 def _run(session: Session, member: Member, edges: Edges) -> int:
