@@ -5,7 +5,9 @@ import typer
 from kstate.cli import check, coordinator, dev, run, schema, worker
 
 app = typer.Typer(
-    help="Elastic, fault-tolerant, exactly-once stateful stream processing on Kafka.", no_args_is_help=True
+    help="Elastic, fault-tolerant, exactly-once stateful stream processing on Kafka.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
 )
 app.command()(check.check)
 app.command()(run.run)
