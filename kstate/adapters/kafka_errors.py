@@ -126,9 +126,14 @@ def unknown_partition(source: TopicPartition, count: int | None) -> ConfigError:
 
 def out_of_range(source: TopicPartition, position: int, start: int | None, end: int | None) -> DataLossError:
     """A position outside the log; `start` and `end` are None where they could not be asked."""
-    bounds = "unknown" if start is None or end is None else f"[{start}, {end})"
+    if start is None or end is None:
+        what = "the broker says that it is not in the log"
+    elif start <= position <= end:
+        what = f"that was in an earlier topic of this name; the log is [{start}, {end}) now"
+    else:
+        what = f"the log is [{start}, {end})"
     return DataLossError(
-        f"{source}: offset {position} is to be read, but the log is {bounds}.",
+        f"{source}: offset {position} is to be read, but {what}.",
         hint="the records were deleted (retention) or the topic was made anew: restore the topic, or reset the job.",
     )
 

@@ -12,12 +12,13 @@ from kstate.config import SECRET_MARKS, Settings
 
 Properties = dict[str, str | int | bool]
 
-REQUEST_SECONDS: Final = 5.0
+REQUEST_MS: Final = 5_000
+REQUEST_SECONDS: Final = REQUEST_MS / 1000
 """How long one request may take before the broker counts as unreachable."""
 
 _COMMON: Final[Properties] = {
     "client.id": "kstate",
-    "socket.timeout.ms": int(REQUEST_SECONDS * 1000),
+    "socket.timeout.ms": REQUEST_MS,
     "socket.keepalive.enable": True,
     "retry.backoff.ms": 20,
     "reconnect.backoff.ms": 50,
@@ -81,13 +82,15 @@ def reader_properties(settings: Settings) -> Properties:
 
 def producer_properties(settings: Settings, transactional_id: str) -> Properties:
     """A transactional producer whose transactions are short."""
+    users, transaction_ms = _users(settings), settings.failure.transaction_timeout_ms
     own: Properties = {
         "transactional.id": transactional_id,
-        "transaction.timeout.ms": settings.failure.transaction_timeout_ms,
+        "transaction.timeout.ms": transaction_ms,
+        "socket.timeout.ms": min(int(users.get("socket.timeout.ms", REQUEST_MS)), transaction_ms),  # demanded
     }
     if debug := settings.client.get("debug"):
         own["debug"] = f"broker,{debug}"
-    return _COMMON | _PRODUCER | _users(settings) | _PRODUCER_SAFETY | own
+    return _COMMON | _PRODUCER | users | _PRODUCER_SAFETY | own
 
 
 def report_properties(settings: Settings) -> Properties:

@@ -19,7 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from kstate.errors import DataLossError, FencedError, KstateError
+from kstate.adapters.kafka_errors import out_of_range
+from kstate.errors import FencedError, KstateError
 from kstate.interfaces import Batch, OutMessage
 from kstate.plan import TopicPartition
 
@@ -95,10 +96,7 @@ class PartitionLog:
     def read(self, position: int, count_max: int) -> Batch:
         """What a read_committed reader gets at a position; DataLossError outside of the log."""
         if not self.start <= position <= self.end:
-            raise DataLossError(
-                f"{self.source}: offset {position} is to be read, but the log is [{self.start}, {self.end}).",
-                hint="the records were deleted or the topic was made anew; restore the topic or reset the job.",
-            )
+            raise out_of_range(self.source, position, self.start, self.end)
         stable = self.stable_end
         if position >= stable:
             return Batch(self.source, position)

@@ -18,6 +18,7 @@ Everything takes effect at once on the calling thread; nothing waits, nothing is
 | REFUSED | send | only the first half is accepted; TaintedError (S11) |
 | UNDELIVERED | send | half is lost behind the client's back; flush finds it: TaintedError (S11) |
 | LOST, DELAYED | report | dropped; a pending request |
+| EMPTY | poll | nothing is fetched in time, though there may be something |
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from contextlib import contextmanager
 from enum import Enum, auto
 from typing import NamedTuple
 
+from kstate.adapters.kafka_errors import out_of_range, oversize, unknown_partition
 from kstate.clock import Clock
 from kstate.errors import ConfigError, FencedError, RetryableError, TaintedError
 from kstate.interfaces import Batch, OutMessage, TopicSpec
@@ -48,6 +50,7 @@ class Fault(Enum):
     UNDELIVERED = auto()
     LOST = auto()
     DELAYED = auto()
+    EMPTY = auto()
 
 
 class Call(NamedTuple):
@@ -214,8 +217,7 @@ class MemoryLog:
             raise ConfigError(f"Access to topic {source.topic!r} is denied.", hint="grant it to this user (ACLs).")
         logs = self.broker.topics.get(source.topic)
         if logs is None or not 0 <= source.partition < len(logs):
-            there = "the topic does not exist" if logs is None else f"the topic has {len(logs)} partitions"
-            raise ConfigError(f"{source}: {there}.", hint="create it, or correct the name in the job.")
+            raise unknown_partition(source, None if logs is None else len(logs))
         return logs[source.partition]
 
     def request_late(self, operation: str, transactional_id: str, epoch: int, *, committed: bool) -> None:
@@ -260,18 +262,21 @@ class MemoryReader:
     def __init__(self, log: MemoryLog) -> None:
         self._log = log
         self._positions: dict[TopicPartition, int] = {}
+        self._seen: dict[TopicPartition, PartitionLog] = {}
 
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
         self._positions = dict(positions)
+        self._seen = {}
 
     def poll(self, max_records: int, timeout: float) -> list[Batch]:  # noqa: ARG002 (virtual time: the caller waits)
-        self._log.fault("poll")
+        if self._log.fault("poll", self._subject()) is Fault.EMPTY:
+            return []
         self._log.broker.expire()
         batches = []
         for source, position in list(self._positions.items()):
             if max_records <= 0:
                 break
-            batch = self._log.partition(source).read(position, max_records)
+            batch = self._partition(source, position).read(position, max_records)
             if batch.next_offset != position:
                 batches.append(batch)
                 max_records -= len(batch)
@@ -281,6 +286,18 @@ class MemoryReader:
 
     def close(self) -> None:
         self._positions = {}
+
+    def _partition(self, source: TopicPartition, position: int) -> PartitionLog:
+        """The partition; a live reader knows a topic that was made anew by its id, and refuses it."""
+        log = self._log.partition(source)
+        if self._seen.setdefault(source, log) is not log:
+            raise out_of_range(source, position, log.start, log.end)
+        return log
+
+    def _subject(self) -> str:
+        """The topic that is read, when it is one."""
+        topics = {source.topic for source in self._positions}
+        return topics.pop() if len(topics) == 1 else ""
 
 
 class _Phase(Enum):
@@ -363,10 +380,7 @@ class MemoryProducer:
     def _append(self, source: TopicPartition, message: OutMessage, *, tracked: bool) -> None:
         size = len(message.get("key") or b"") + len(message.get("value") or b"")
         if size > _MESSAGE_BYTES_MAX:
-            raise ConfigError(
-                f"A message of {size} bytes for {source} is larger than the limit of {_MESSAGE_BYTES_MAX}.",
-                hint="make the record smaller.",
-            )
+            raise oversize(source.topic, size, _MESSAGE_BYTES_MAX)
         log, broker = self._log.partition(source), self._log.broker
         if source not in self._added:
             broker.add_partition(self._id, self._epoch, log)

@@ -1,23 +1,24 @@
 """The contract of Log, Reader and Producer: one suite, run over the model in memory and over real Kafka.
 
-A subclass gives the fixtures `log` (a Log whose markers arrive by themselves, soon) and `delete_before`.
+A subclass gives the fixtures `log` (whose markers arrive by themselves, soon), `delete_before` and `delete_topic`.
 """
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pytest
 
-from kstate.errors import ConfigError, DataLossError, FencedError, TaintedError
+from kstate.errors import ConfigError, DataLossError, FencedError
 from kstate.interfaces import Batch, Log, OutMessage, Producer, Reader, TopicSpec
 from kstate.plan import TopicPartition
 
 PATIENCE_SECONDS = 15.0
 
 DeleteBefore = Callable[[TopicPartition, int], None]
+DeleteTopic = Callable[[str], None]
 
 
 def eventually(condition: Callable[[], bool], what: str) -> None:
@@ -87,6 +88,13 @@ def visible(log: Log, source: TopicPartition, start: int = 0) -> list[bytes | No
         return drain(reader, source, end).values if end > start else []
     finally:
         reader.close()
+
+
+def poll_to_the_error(reader: Reader) -> None:
+    """Poll, without a record, until it raises or patience ends."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        assert not sum(map(len, reader.poll(10, 0.2)))
 
 
 class LogContract:
@@ -350,7 +358,7 @@ class LogContract:
         reader = log.reader()
         reader.assign({source: 99})
         with pytest.raises(DataLossError, match=rf"{source.topic}\[0\]: offset 99 .*\[0, 2\)"):
-            self._poll_to_the_error(reader)
+            poll_to_the_error(reader)
 
     def test_a_position_before_the_log_start_is_data_loss(
         self, log: Log, source: TopicPartition, ids: tuple[str, str], delete_before: DeleteBefore
@@ -365,7 +373,22 @@ class LogContract:
         assert drain(reader, source, 4).values == [b"2"]
         reader.assign({source: 1})
         with pytest.raises(DataLossError, match=rf"{source.topic}\[0\]: offset 1 .*\[2, 4\)"):
-            self._poll_to_the_error(reader)
+            poll_to_the_error(reader)
+
+    def test_a_topic_made_anew_is_data_loss(
+        self, log: Log, source: TopicPartition, ids: tuple[str, str], delete_topic: DeleteTopic
+    ) -> None:
+        """A reader of the old topic never goes on in the new one, though its position exists there."""
+        sent(opened(log, ids[0]), source.topic, b"old").commit()
+        reader = log.reader()
+        reader.assign({source: 0})
+        drain(reader, source, 2)
+        delete_topic(source.topic)
+        eventually(lambda: log.partitions([source.topic])[source.topic] is None, "the topic is gone")
+        log.create_topics([TopicSpec(source.topic, 2)])
+        sent(opened(log, ids[0]), source.topic, b"new", b"newer").commit()
+        with pytest.raises(DataLossError, match=rf"{source.topic}\[0\]: offset 2 .*earlier topic"):
+            poll_to_the_error(reader)
 
     def test_an_unknown_topic_or_partition_is_named(self, log: Log, topic: str, ids: tuple[str, str]) -> None:
         """By readers, producers and offsets alike; nothing creates a topic by asking for it."""
@@ -379,7 +402,7 @@ class LogContract:
                 producer.send(source.topic, [{"value": b"", "partition": source.partition}])
             reader.assign({source: 0})
             with pytest.raises(ConfigError, match=source.topic):
-                self._poll_to_the_error(reader)
+                poll_to_the_error(reader)
         assert log.partitions([topic, nowhere.topic]) == {topic: 2, nowhere.topic: None}
 
     # -- the rest
@@ -433,16 +456,3 @@ class LogContract:
         producer.send(topic, messages(b"late"))
         producer.flush()
         producer.commit()
-
-    @staticmethod
-    def _poll_to_the_error(reader: Reader) -> None:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while time.monotonic() < deadline:
-            assert not sum(map(len, reader.poll(10, 0.2)))
-
-
-def assert_tainted(producer: Producer, calls: Sequence[Callable[[], object]]) -> None:
-    """A tainted producer refuses every further call."""
-    for call in calls:
-        with pytest.raises(TaintedError, match=producer.transactional_id):
-            call()

@@ -6,7 +6,7 @@ import pytest
 
 from kstate.clock import SystemClock
 from kstate.testing.memory_log import MemoryLog
-from tests.contract.log_contract import DeleteBefore, LogContract
+from tests.contract.log_contract import DeleteBefore, DeleteTopic, LogContract
 
 
 class TestMemoryLog(LogContract):
@@ -21,3 +21,8 @@ class TestMemoryLog(LogContract):
     def delete_before(self, log: MemoryLog) -> DeleteBefore:
         """DeleteRecords."""
         return lambda source, offset: log.delete_records({source: offset})
+
+    @pytest.fixture
+    def delete_topic(self, log: MemoryLog) -> DeleteTopic:
+        """Somebody deletes a topic."""
+        return log.delete_topic

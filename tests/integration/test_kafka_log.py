@@ -12,7 +12,7 @@ from kstate.adapters.kafka import KafkaLog
 from kstate.clock import SystemClock
 from kstate.config import Settings
 from kstate.plan import TopicPartition
-from tests.contract.log_contract import DeleteBefore, LogContract
+from tests.contract.log_contract import DeleteBefore, DeleteTopic, LogContract
 
 if TYPE_CHECKING:
     from kstate.testing.real_kafka import KafkaUnderTest
@@ -26,17 +26,32 @@ def log(kstate_kafka: KafkaUnderTest) -> KafkaLog:
     return KafkaLog(Settings(bootstrap_servers=kstate_kafka.bootstrap_servers), SystemClock())
 
 
+@pytest.fixture
+def admin(kstate_kafka: KafkaUnderTest) -> AdminClient:
+    """An administrator of the session's broker."""
+    return AdminClient({"bootstrap.servers": kstate_kafka.bootstrap_servers})
+
+
 class TestKafkaLog(LogContract):
     """The contract over a real broker."""
 
     @pytest.fixture
-    def delete_before(self, kstate_kafka: KafkaUnderTest) -> DeleteBefore:
+    def delete_before(self, admin: AdminClient) -> DeleteBefore:
         """DeleteRecords."""
-        admin = AdminClient({"bootstrap.servers": kstate_kafka.bootstrap_servers})
 
         def delete(source: TopicPartition, offset: int) -> None:
             futures = admin.delete_records([ClientPartition(source.topic, source.partition, offset)])
             for future in futures.values():
+                future.result(10)
+
+        return delete
+
+    @pytest.fixture
+    def delete_topic(self, admin: AdminClient) -> DeleteTopic:
+        """Somebody deletes a topic."""
+
+        def delete(topic: str) -> None:
+            for future in admin.delete_topics([topic]).values():
                 future.result(10)
 
         return delete
