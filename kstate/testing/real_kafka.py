@@ -6,7 +6,9 @@ KSTATE_REQUIRE_DOCKER   1: fail rather than fall back to the embedded broker (co
 
 from __future__ import annotations
 
+import gc
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +18,8 @@ from kstate.adapters.embedded_broker import EmbeddedBroker
 from kstate.errors import ConfigError
 
 if TYPE_CHECKING:
+    from testcontainers.core.docker_client import DockerClient
+
     from kstate.testing.kafka_container import KafkaContainer
 
 DOCKER_SECONDS = 5  # a daemon that takes longer to answer a ping does not count as there
@@ -73,12 +77,12 @@ def _started_container() -> KafkaContainer | str:
         from kstate.testing.kafka_container import DEFAULT_IMAGE, KafkaContainer
     except ImportError as missing:
         return f"testcontainers is not installed: {missing}"
-    try:
-        daemon = DockerClient(timeout=DOCKER_SECONDS).client
-        daemon.ping()
-        daemon.close()
-    except Exception as silent:  # noqa: BLE001 - no socket, no right, no daemon: in any case no Docker
-        return f"Docker does not answer: {_short(silent)}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # the client of a silent Docker leaves sockets open
+        silence = _silence(DockerClient)
+        gc.collect()
+    if silence is not None:
+        return f"Docker does not answer: {silence}"
     container = KafkaContainer(os.environ.get("KSTATE_KAFKA_IMAGE") or DEFAULT_IMAGE)
     try:
         return container.start()
@@ -86,6 +90,17 @@ def _started_container() -> KafkaContainer | str:
         if container._container is not None:  # noqa: SLF001 - started, but it did not get ready
             container.stop()
         return f"{container.image} does not run: {_short(failed)}"
+
+
+def _silence(client: type[DockerClient]) -> str | None:
+    """Why Docker does not answer, None when it does."""
+    try:
+        daemon = client(timeout=DOCKER_SECONDS).client
+        daemon.ping()
+        daemon.close()
+    except Exception as silent:  # noqa: BLE001 - no socket, no right, no daemon: in any case no Docker
+        return _short(silent)
+    return None
 
 
 def _short(error: Exception) -> str:
