@@ -17,6 +17,8 @@ from tests.support.oracle import await_true
 from tests.support.sabotage import FOLDER_VARIABLE, Deed, Event, EventLog, Order
 
 ROOT = Path(__file__).parents[2]
+COMMAND = os.environ.get("KSTATE_TEST_COMMAND", f"{sys.executable} -m kstate").split()
+"""How `kstate` is called."""
 END_SECONDS = 60.0
 DEED_SECONDS = 30.0
 RESTART_CODES_NEVER = frozenset({0, 2, 3, 7, 8})
@@ -95,12 +97,13 @@ class Cluster:
             "KSTATE_BOOTSTRAP_SERVERS": self.bootstrap_servers,
             "KSTATE_DATA": str(self.data),
             "KSTATE_STREAM_PARTITIONS": "4",
+            "KSTATE_EPOCH__POLL_RECORDS": "100",  # slowed handlers must not make epochs long
             "KSTATE_TEST_APP": self.app,
             FOLDER_VARIABLE: str(self.folder),
             "PYTHONUNBUFFERED": "1",
             **self.settings,
         }
-        script = [sys.executable, "-m", "kstate.cli.main", *arguments]
+        script = [*COMMAND, *arguments]
         process = Process(name, script, environment, self.folder / f"{name}.out")
         self.processes.append(process)
         return process
@@ -175,6 +178,8 @@ class Cluster:
         assert event.hand >= order.hand
         if order.do is Deed.KILL:
             await_true(lambda: not is_running(event.pid), 5, f"the end of process {event.pid}")
+        if order.do is Deed.STOP:
+            await_true(lambda: is_stopped(event.pid), 5, f"the stop of process {event.pid}")
         return event
 
     def deeds(self, worker: str) -> list[Event]:
@@ -191,11 +196,13 @@ class Cluster:
         return found()[0]
 
     def await_true(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
-        """Wait; a failure shows what the processes printed."""
-        try:
-            await_true(condition, seconds, what)
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.report()}") from None
+        """Wait; a failure shows what the processes printed, and comes at once when all of them have ended."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            over = all(process.exit_code is not None for process in self.processes) and not condition()
+            late = time.monotonic() > deadline
+            assert not (over or late), f"no {what} {'before the end' if over else f'in {seconds} s'}\n{self.report()}"
+            time.sleep(0.02)
 
     def report(self) -> str:
         """The ends of all outputs and of the event log, for a failure."""
