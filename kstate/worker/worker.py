@@ -11,7 +11,7 @@ fenced, ends it; its successor starts where its last marker says.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,8 @@ IDLE = Step("idle", wait=0.01)
 TAINTED = Step("tainted")
 UNDONE = Step("undone")
 POLL_TIMEOUT_S = 0.05
+ADOPT_S = 0.05
+"""How long tiles that run wait, per turn, for tiles that are being restored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,30 +169,38 @@ class Worker:
         return restore(self._edges.log, self._edges.store, target, self._edges.clock, self._settings)
 
     def _adopt(self) -> Steps[None]:
-        """Go on restoring, one step per turn while other tiles run, without a pause between when none does."""
+        """Go on restoring: for a short while and without waiting when tiles run already, else until one does."""
+        until = self._edges.clock.monotonic() + ADOPT_S
+        ready: list[Adopted] = []
         while not self._stopping:
             try:
                 step = self._adoptions.step()
             except RetryableError as error:
                 self._edges.logger.warning("broker-away", doing="restoring", reason=str(error))
-                step = RETRY
+                yield RETRY
+                break
             if step is None:
-                return
+                break
             if isinstance(step, Adopted):
-                self._own(step)
+                ready.append(step)
                 continue
-            yield Step(step.name) if self._shards else step
-            if self._shards:
-                return
+            waiting = self._adoptions.waiting
+            yield step if waiting and not self._shards and not ready else Step(step.name)
+            if waiting or ((self._shards or ready) and self._edges.clock.monotonic() >= until):
+                break
+        if ready:
+            self._own(ready)
 
-    def _own(self, adopted: Adopted) -> None:
+    def _own(self, ready: Iterable[Adopted]) -> None:
+        """Run restored tiles from where their markers say."""
         assert self._plan is not None
-        name = adopted.tile.shard
-        if name not in self._shards:
-            self._shards[name] = self._assembly.shard(name, self._plan)
-        self._shards[name].adopt(adopted.tile, adopted.lineage)
+        for adopted in ready:
+            name = adopted.tile.shard
+            if name not in self._shards:
+                self._shards[name] = self._assembly.shard(name, self._plan)
+            self._shards[name].adopt(adopted.tile, adopted.lineage)
+            self._edges.logger.info("adopted", tile=str(adopted.tile), grant=adopted.tile.grant)
         self._source.place(self._shards.values())
-        self._edges.logger.info("adopted", tile=str(adopted.tile), grant=adopted.tile.grant)
         self._publish()
 
     # The epoch
