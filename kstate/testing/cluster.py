@@ -54,6 +54,7 @@ class Blueprint:
     settings: Settings
     codecs: Codecs
     rules: Rules
+    leader: type[Leader] = Leader
 
 
 class Supervision(Protocol):
@@ -94,13 +95,15 @@ class Cluster:
         self.supervision = supervision
         self.workers: dict[Process, Worker] = {}
         """Every worker ever, by its process."""
+        self.live: dict[str, Worker] = {}
+        """Incarnation → worker, of those that have neither ended nor crashed."""
         self.stores: dict[str, MemoryStore] = {}
         """Data folders by worker name: they outlive processes."""
         self.plans: list[Plan] = []
         """Every committed plan, in order."""
         self._logger = logger
         self._starts = count(1)
-        self._control = TopicPartition(control_topic(blueprint.topology.app), 0)
+        self.control_topic = control_topic(blueprint.topology.app)
         self._control_position = 0
         self._beat = Step("beat", wait=blueprint.settings.failure.heartbeat_ms / 1000)
 
@@ -114,8 +117,11 @@ class Cluster:
         edges = WorkerEdges(world.log, store, blueprint.codecs, world.clock, self._logger)
         load = Load(blueprint.topology.app, member, "memory", 1)
         worker = Worker(blueprint.topology, blueprint.settings, edges, load, member)
-        process = world.start(name, member.incarnation, worker.run(), self._beats(lambda: load.beat(world.log)))
+        process = world.start(
+            "worker", name, member.incarnation, worker.run(), self._beats(lambda: load.beat(world.log))
+        )
         self.workers[process] = worker
+        self.live[member.incarnation] = worker
         process.gone = self._worker_gone
         return process
 
@@ -125,8 +131,8 @@ class Cluster:
         incarnation = f"{name}.{next(self._starts)}"
         edges = LeaderEdges(world.log, world.clock, self._logger)
         office = Office(incarnation, rules=blueprint.rules)
-        leader = Leader(blueprint.description, blueprint.settings, edges, office)
-        process = world.start(name, incarnation, leader.run(), self._beats(leader.beat))
+        leader = blueprint.leader(blueprint.description, blueprint.settings, edges, office)
+        process = world.start("leader", name, incarnation, leader.run(), self._beats(leader.beat))
         process.gone = lambda gone: self._gone(gone, self.start_leader)
         return process
 
@@ -139,9 +145,23 @@ class Cluster:
 
     # -- ending
 
+    def stop_worker(self, process: Process, restart_delay: float) -> None:
+        """SIGTERM: it finishes its epoch and leaves; started again a while after that, as in a rolling restart."""
+        self.workers[process].stop()
+        gone = process.gone
+
+        def then(process: Process) -> None:
+            if gone is not None:
+                gone(process)
+            if exit_code(process) == 0:
+                self.world.later(restart_delay, partial(_start, self.start_worker, process.name))
+
+        process.gone = then
+
     def _worker_gone(self, process: Process) -> None:
         """Its store is closed, or left as a crash leaves it; a last heartbeat says why it went."""
         store = self.stores[process.name]
+        del self.live[process.incarnation]
         if process.status is Status.CRASHED:
             self.supervision.crash_store(store)
         elif isinstance(process.result, CorruptStateError):
@@ -168,13 +188,9 @@ class Cluster:
 
     # -- looking
 
-    def live_workers(self) -> dict[str, Worker]:
-        """Incarnation → worker, of those that have neither ended nor crashed."""
-        return {p.incarnation: w for p, w in self.workers.items() if p.status is Status.RUNNING}
-
     def plan(self) -> Plan | None:
         """The newest committed plan."""
-        logs = self.world.log.broker.topics.get(self._control.topic)
+        logs = self.world.log.broker.topics.get(self.control_topic)
         if logs is not None and logs[0].stable_end > self._control_position:
             log, start = logs[0], max(self._control_position, logs[0].start)
             self._control_position = log.stable_end
@@ -191,7 +207,7 @@ class Cluster:
         plan = self.plan()
         if plan is None:
             return False
-        beats = {incarnation: worker.load.snapshot for incarnation, worker in self.live_workers().items()}
+        beats = {incarnation: worker.load.snapshot for incarnation, worker in self.live.items()}
         return all(self._is_done(tile, beats) for tile in plan.tiles)
 
     def _is_done(self, tile: Tile, beats: Mapping[str, Heartbeat]) -> bool:

@@ -60,6 +60,8 @@ class Process:
 
     name: str
     incarnation: str
+    role: str
+    """"worker", "leader", or whatever else takes part."""
     status: Status = Status.RUNNING
     actors: list[Actor] = field(default_factory=list)
     result: Any = None
@@ -121,8 +123,8 @@ class World:
         self.watch: Callable[[], None] = lambda: None
         """Called after everything that happens."""
         self.steps = 0
-        self.coverage: Counter[str] = Counter()
-        """Step name → how often it was taken."""
+        self.coverage: Counter[tuple[str, str]] = Counter()
+        """(role, step name) → how often it was taken."""
         self.story: deque[tuple[float, str, str]] = deque(maxlen=STORY_LENGTH)
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._number = count()
@@ -130,10 +132,10 @@ class World:
 
     # -- processes
 
-    def start(self, name: str, incarnation: str, main: Steps[Any], *others: Steps[Any]) -> Process:
-        """A new process; its actors may go on at once."""
-        process = Process(name, incarnation)
-        for number, steps in enumerate((main, *others)):
+    def start(self, role: str, name: str, incarnation: str, *threads: Steps[Any]) -> Process:
+        """A new process; its actors, the main thread first, may go on at once."""
+        process = Process(name, incarnation, role)
+        for number, steps in enumerate(threads):
             suffix = "" if number == 0 else f"'{number}"
             process.actors.append(Actor(incarnation + suffix, steps, process, self.clock.now))
         self.processes.append(process)
@@ -222,7 +224,7 @@ class World:
 
     def _took(self, actor: Actor, step: Step) -> None:
         self.steps += 1
-        self.coverage[step.name] += 1
+        self.coverage[actor.process.role, step.name] += 1
         actor.at = step.name
         actor.wake = self.clock.now + self.director.pause_after(actor, step)
         self.story.append((self.clock.now, actor.name, step.name))

@@ -1,0 +1,149 @@
+"""The oracle of the simulation: it watches what is committed, and knows what must come out in the end.
+
+*While it runs* it looks at each transaction when it is decided, before its markers are visible anywhere, because who
+owned what at that moment is known only then:
+
+- an incarnation that commits a marker for slots which another one runs under a newer grant is one of two owners;
+- a marker that follows an older epoch than the newest one does that epoch again: doubled; one that follows an epoch
+  which was never committed stands on a loss;
+- progress that goes back doubles; every plan tiles, and versions only grow (S8).
+
+*In the end* the outputs that a read_committed reader has seen, and the state, local and as restored from the backup,
+are compared with the result computed offline (kstate.testing.results).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from kstate.keyspace import KeyRange
+from kstate.messages import Heartbeat
+from kstate.plan import Shard, backup_topic, tiling_fault
+from kstate.progress import Progress, SlotMap
+from kstate.state.blocks import Marker, decode_frame
+from kstate.testing.cluster import Cluster
+from kstate.testing.memory_broker import PartitionLog, Transaction
+from kstate.testing.violations import Kind, Violation
+
+VIOLATIONS_MAX = 20
+"""One break shows in many ways; the first ones tell the story."""
+
+
+class _Owner(NamedTuple):
+    """Who runs some slots, under which grant."""
+
+    grant: int
+    incarnation: str
+
+
+class _Standing(NamedTuple):
+    """The newest decided marker of some slots."""
+
+    epoch: int
+    owner: _Owner
+    progress: Progress
+
+
+class Oracle:
+    """Watches one cluster; `violations` is empty as long as all is well."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.violations: list[Violation] = []
+        self._cluster = cluster
+        self._backups: list[tuple[Shard, PartitionLog]] = []
+        self._scanned: list[int] = []
+        self._undecided: dict[Transaction, list[tuple[Shard, Marker]]] = {}
+        self._standing: dict[Shard, SlotMap[_Standing]] = {}
+        self._running: dict[Shard, SlotMap[_Owner]] = {}
+        self._heard: dict[str, Heartbeat] = {}
+        self._plans = 0
+
+    def watch(self) -> None:
+        """Look at what has happened since; cheap when nothing has."""
+        if not self._backups:
+            self._find_backups()
+        self._scan()
+        for transaction in [t for t in self._undecided if t.committed is not None]:
+            markers = self._undecided.pop(transaction)
+            if transaction.committed:
+                for shard, marker in markers:
+                    self._judge(shard, marker)
+        self._note_owners()
+        self._check_plans()
+
+    def report(self, kind: Kind, text: str) -> None:
+        """Add a finding."""
+        if len(self.violations) < VIOLATIONS_MAX:
+            self.violations.append(Violation(kind, text))
+            self._cluster.world.tell("oracle", f"{kind}: {text}")
+
+    def _find_backups(self) -> None:
+        topics = self._cluster.world.log.broker.topics
+        topology = self._cluster.blueprint.topology
+        for spec in topology.operators:
+            for log in topics.get(backup_topic(topology.app, spec.uid), []):
+                self._backups.append((Shard(spec.uid, log.source.partition), log))
+        self._scanned = [0] * len(self._backups)
+
+    def _scan(self) -> None:
+        """Note the markers that were written, with the transactions whose decision they wait for."""
+        for index, (shard, log) in enumerate(self._backups):
+            if self._scanned[index] == log.end:
+                continue
+            for record in log.entries[self._scanned[index] - log.start :]:
+                if record is None or record.transaction is None:
+                    continue
+                frame = decode_frame(record.value or b"")
+                if isinstance(frame, Marker):
+                    self._undecided.setdefault(record.transaction, []).append((shard, frame))
+            self._scanned[index] = log.end
+
+    def _judge(self, shard: Shard, marker: Marker) -> None:
+        """A marker is committed."""
+        owner = _Owner(marker.grant, marker.incarnation)
+        name = f"{marker.incarnation}, grant {marker.grant}, epoch {marker.epoch} of {shard} {marker.key_range}"
+        for piece, other in self._running.get(shard, SlotMap()).slice(marker.key_range):
+            if other.incarnation != owner.incarnation and other.grant >= owner.grant:
+                self.report(
+                    Kind.TWO_OWNERS, f"{name}: {other.incarnation} runs {piece} under grant {other.grant} by then"
+                )
+        standing = self._standing.setdefault(shard, SlotMap())
+        before = SlotMap(marker.previous)
+        for piece, newest in standing.slice(marker.key_range):
+            self._judge_piece(name, marker, before.slice(piece), piece, newest)
+        for gap in standing.gaps(marker.key_range):
+            if len(before.slice(gap)):
+                self.report(Kind.LOST, f"{name} follows {before.slice(gap)!r}, which was never committed")
+        standing.assign(marker.key_range, _Standing(marker.epoch, owner, marker.progress))
+
+    def _judge_piece(self, name: str, marker: Marker, before: SlotMap[int], piece: KeyRange, newest: _Standing) -> None:
+        followed = max(before.values(), default=0)
+        if before != SlotMap([(piece, newest.epoch)]):
+            kind = Kind.DOUBLED if followed < newest.epoch else Kind.LOST
+            self.report(kind, f"{name} follows {before!r}, {newest.owner.incarnation} committed {newest.epoch} before")
+        elif back := [topic for topic, at in newest.progress.items() if marker.progress.get(topic, at) < at]:
+            self.report(Kind.DOUBLED, f"{name}: progress of {piece} goes back on {', '.join(back)}")
+
+    def _note_owners(self) -> None:
+        """Who runs what, as each worker says itself; the newest grant counts, also once its holder has died."""
+        for incarnation, worker in self._cluster.live.items():
+            beat = worker.load.snapshot
+            if self._heard.get(incarnation) is beat:
+                continue
+            self._heard[incarnation] = beat
+            for tile in beat.tiles:
+                if tile.phase == "running":
+                    owners = self._running.setdefault(tile.shard, SlotMap())
+                    known = [owner.grant for _, owner in owners.slice(tile.key_range)]
+                    if all(grant < tile.grant for grant in known):
+                        owners.assign(tile.key_range, _Owner(tile.grant, incarnation))
+
+    def _check_plans(self) -> None:
+        self._cluster.plan()
+        plans = self._cluster.plans
+        for index in range(self._plans, len(plans)):
+            if fault := tiling_fault(plans[index]):
+                self.report(Kind.PLAN, fault)
+            if index and plans[index].version <= plans[index - 1].version:
+                self.report(Kind.PLAN, f"plan {plans[index].version} follows plan {plans[index - 1].version}")
+        self._plans = len(plans)

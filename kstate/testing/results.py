@@ -1,0 +1,106 @@
+"""Compares what the sample job has done with what it must do; see kstate.testing.oracle."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+
+from kstate.clock import run_steps
+from kstate.keyspace import FULL_RANGE, partition_of, slot_of
+from kstate.plan import Plan, TopicPartition, backup_topic
+from kstate.state.layout import key_suffix, shard_prefix
+from kstate.state.restore import RestoreTarget, restore
+from kstate.state.values import split_value
+from kstate.testing.cluster import Cluster
+from kstate.testing.memory_store import MemoryStore
+from kstate.testing.sample_job import PARTITIONS, Balance, Counted, Expected
+from kstate.testing.violations import Kind, Violation
+
+
+def output_violations(seen: Iterable[Counted | Balance], expected: Expected) -> Iterator[Violation]:
+    """What is wrong with the outputs, given in the order of their partitions."""
+    counts: dict[str, list[Counted]] = defaultdict(list)
+    balances: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for record in seen:
+        match record:
+            case Counted(word):
+                counts[word].append(record)
+            case Balance(account, payment, total):
+                balances[account].append((payment, total))
+    for word in sorted({*counts, *expected.lines_of}):
+        lines = Counter(record.line for record in counts[word])
+        wanted = expected.lines_of.get(word, Counter())
+        yield from _difference(f"word {word!r}, line", lines, wanted) or _count_faults(word, counts[word], expected)
+    for account in sorted({*balances, *expected.balances}):
+        payments = Counter(payment for payment, _ in balances[account])
+        rows = expected.balances.get(account, ())
+        wanted = Counter(payment for payment, _ in rows)
+        yield from _difference(f"account {account!r}, payment", payments, wanted) or _balance_faults(
+            account, balances[account], rows
+        )
+
+
+def _difference(what: str, seen: Counter[int], wanted: Counter[int]) -> list[Violation]:
+    more, less = seen - wanted, wanted - seen
+    found = [Violation(Kind.DOUBLED, f"{what} {n}: {seen[n]} times, expected {wanted[n]}") for n in sorted(more)]
+    return found + [Violation(Kind.LOST, f"{what} {n}: {seen[n]} times, expected {wanted[n]}") for n in sorted(less)]
+
+
+def _count_faults(word: str, records: Sequence[Counted], expected: Expected) -> list[Violation]:
+    """Every line is there as often as it should be: then counts run from 1, and lines of one author are in order."""
+    numbers = [record.n for record in records]
+    if sorted(numbers) != list(range(1, len(numbers) + 1)):
+        return [Violation(Kind.STATE, f"word {word!r} is counted {numbers}")]
+    if numbers != sorted(numbers):
+        return [Violation(Kind.ORDER, f"word {word!r} is counted {numbers}")]
+    for author in {author for author in expected.authors.values() if author is not None}:
+        lines = [record.line for record in records if expected.authors[record.line] == author]
+        if lines != sorted(lines):
+            return [Violation(Kind.ORDER, f"word {word!r}: the lines of {author} come in order {lines}")]
+    return []
+
+
+def _balance_faults(
+    account: str, rows: Sequence[tuple[int, int]], wanted: Sequence[tuple[int, int]]
+) -> list[Violation]:
+    if list(rows) == list(wanted):
+        return []
+    kind = Kind.ORDER if sorted(rows) == sorted(wanted) else Kind.STATE
+    return [Violation(kind, f"account {account!r}: {rows}, expected {wanted}")]
+
+
+def state_violations(cluster: Cluster, expected: Expected) -> Iterator[Violation]:
+    """What is wrong with the state of each key: at its owner, and as a cold restore would find it."""
+    plan = cluster.plan()
+    if plan is None:
+        return
+    restored = _restored(cluster, plan)
+    owners = {w.load.snapshot.incarnation: w.load.snapshot.name for w in cluster.live.values()}
+    for uid, key, value in expected.states():
+        key_bytes = key.encode()
+        partition, slot = partition_of(key_bytes, PARTITIONS), slot_of(key_bytes)
+        owner = next(
+            t.worker
+            for t in plan.tiles
+            if (t.shard.operator, t.shard.partition) == (uid, partition) and slot in t.key_range
+        )
+        name = owners.get(owner or "")
+        (state_id,) = (number for (operator, _), number in plan.registry.states.items() if operator == uid)
+        stored_key = shard_prefix(plan.registry.operators[uid], partition) + key_suffix(slot, state_id, key_bytes)
+        stores = {"restored": restored} | ({f"local, at {owner}": cluster.stores[name]} if name is not None else {})
+        for where, store in stores.items():
+            (data,) = store.get_many([stored_key])
+            found = None if data is None else cluster.blueprint.codecs.value(int).decode(split_value(data).payload)
+            if found != value:
+                yield Violation(Kind.STATE, f"{uid} of {key!r}, {where}: {found}, expected {value}")
+
+
+def _restored(cluster: Cluster, plan: Plan) -> MemoryStore:
+    """A fresh store with all state of the job, brought back from the backup by the engine itself."""
+    store, app = MemoryStore(), cluster.blueprint.topology.app
+    for uid, operator_id in plan.registry.operators.items():
+        for partition in range(PARTITIONS):
+            target = RestoreTarget(TopicPartition(backup_topic(app, uid), partition), operator_id, FULL_RANGE)
+            steps = restore(cluster.world.log, store, target, cluster.world.clock, cluster.blueprint.settings)
+            run_steps(steps, cluster.world.clock)
+    return store

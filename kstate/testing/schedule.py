@@ -1,0 +1,243 @@
+"""Hostile directors: everything that a world leaves open is decided by a seed, to the job's disadvantage.
+
+*Uniform* schedules hit any process at any step with small probability. *Biased* ones choose a few named steps and what
+happens there, for long: a process stopped between two particular steps until others have taken over is what uniform
+schedules hardly ever make, and what breaks protocols. Both have the same noise underneath: markers that arrive late,
+polls that bring nothing, lost and late reports, idle processes that wake late.
+
+Every blow that found its victim is counted in `landed`. `calm` ends it all, and brings back who is held.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from random import Random
+
+from kstate.clock import Step
+from kstate.testing.cluster import Cluster
+from kstate.testing.faults import Blow, Trigger, some_fault
+from kstate.testing.memory_broker import PartitionLog
+from kstate.testing.memory_log import Call, Fault
+from kstate.testing.memory_store import MemoryStore
+from kstate.testing.named_steps import leader_steps, worker_steps
+from kstate.testing.world import Actor, Process
+
+UNIFORM_BLOW = 0.012
+"""Probability that a step of a uniform schedule is hit."""
+EMPTY_POLL = 0.03
+LOST_REPORT = 0.03
+LATE_REPORT = 0.03
+
+BLOWS: Sequence[tuple[Blow, int]] = (
+    (Blow.CRASH, 5),
+    (Blow.HOLD, 5),
+    (Blow.DELAY, 2),
+    (Blow.BREAK, 4),
+    (Blow.DOUBT, 4),
+    (Blow.CUT, 2),
+    (Blow.CUT_CONTROL, 2),
+    (Blow.SILENCE, 2),
+    (Blow.STOP, 1),
+)
+"""With their weights."""
+
+
+class Noise:
+    """What is always there until it is calm: delays and small losses, by seed."""
+
+    def __init__(self, rng: Random) -> None:
+        self.rng = rng
+        self.calm = False
+        self._slow = rng.random() < 0.3
+        self._pace = rng.choice((1.0, 2.0, 4.0))
+
+    def pick(self, ready: Sequence[Actor]) -> Actor:
+        return ready[int(self.rng.random() * len(ready))]
+
+    def pause_after(self, step: Step) -> float:
+        """Idle processes wake late by a factor, busy ones take up to a few milliseconds per step."""
+        if step.name == "beat":
+            return step.wait
+        if step.wait:
+            return step.wait * self._pace * (0.5 + self.rng.random())
+        return self.rng.random() * 0.002
+
+    def marker_delay(self) -> float:
+        if self.calm:
+            return 0.001
+        return self.rng.random() * (0.4 if self._slow and self.rng.random() < 0.3 else 0.01)
+
+    def request_delay(self) -> float | None:
+        if not self.calm and self.rng.random() < 0.3:
+            return None
+        return self.rng.random() * 0.5
+
+    def fault(self, call: Call) -> Fault | None:
+        roll = self.rng.random()
+        if call.operation == "poll" and roll < EMPTY_POLL:
+            return Fault.EMPTY
+        if call.operation == "report":
+            return Fault.LOST if roll < LOST_REPORT else Fault.DELAYED if roll < LOST_REPORT + LATE_REPORT else None
+        return None
+
+
+class HostileDirector:
+    """`Director` and `Supervision` of one seed."""
+
+    def __init__(self, rng: Random, triggers: Sequence[Trigger], *, uniform: float) -> None:
+        self.landed: Counter[str] = Counter()
+        """Blow or fault → how often it met somebody."""
+        self.hit: Counter[tuple[str, str]] = Counter()
+        """(role, step) → how often somebody was hit there."""
+        self.cluster: Cluster
+        self._rng = rng
+        self._noise = Noise(rng)
+        self._uniform = uniform
+        self._triggers = list(triggers)
+        self._taken: Counter[tuple[str, str]] = Counter()
+        self._breaks: dict[Process, Callable[[Call], bool]] = {}
+        """The next call of this process for which it says so fails."""
+        self._cuts: dict[Process, list[tuple[float, Callable[[Call], bool]]]] = {}
+        """Until when which calls of a process get no answer."""
+
+    # -- Director
+
+    def pick(self, ready: Sequence[Actor]) -> Actor:
+        return self._noise.pick(ready)
+
+    def pause_after(self, actor: Actor, step: Step) -> float:  # noqa: ARG002 (everybody is slow)
+        return self._noise.pause_after(step)
+
+    def stepped(self, actor: Actor) -> None:
+        process = actor.process
+        if self._noise.calm or actor is not process.main or process.role not in ("worker", "leader"):
+            return
+        self._taken[process.role, actor.at] += 1
+        for trigger in self._triggers:
+            if self._is_due(trigger, actor):
+                self._triggers.remove(trigger)
+                self._strike(process, trigger.blow, trigger.seconds)
+                return
+        if self._uniform and self._rng.random() < self._uniform:
+            self._strike(process, some_blow(self._rng), some_duration(self._rng))
+
+    def fault(self, actor: Actor | None, call: Call) -> Fault | None:
+        if self._noise.calm or actor is None or actor.process.role not in ("worker", "leader"):
+            return None
+        process, now = actor.process, self.cluster.world.clock.now
+        for until, concerns in self._cuts.get(process, ()):
+            if now < until and concerns(call):
+                return self._landed(Fault.LOST if call.operation == "report" else Fault.RETRYABLE, "cut off")
+        breaks = self._breaks.get(process)
+        if breaks is not None and breaks(call):
+            del self._breaks[process]
+            return self._landed(some_fault(self._rng, call), f"{call.operation} fails")
+        return self._noise.fault(call)
+
+    def marker_delay(self, log: PartitionLog) -> float:  # noqa: ARG002 (all alike)
+        return self._noise.marker_delay()
+
+    def request_delay(self) -> float | None:
+        return self._noise.request_delay()
+
+    # -- Supervision
+
+    def restart_delay(self, process: Process) -> float:  # noqa: ARG002 (all alike)
+        return 0.01 + self._rng.random() * 0.3
+
+    def reports(self, process: Process) -> bool:  # noqa: ARG002 (all alike)
+        return self._rng.random() < 0.5
+
+    def crash_store(self, store: MemoryStore) -> None:
+        store.crash(self._rng)
+
+    # -- the end
+
+    def is_spent(self) -> bool:
+        """Nothing more is planned."""
+        return not self._triggers and not self._uniform
+
+    def end(self) -> None:
+        """No more faults; whoever is held or cut off comes back."""
+        self._noise.calm = True
+        self._triggers.clear()
+        self._breaks.clear()
+        self._cuts.clear()
+        for process in self.cluster.world.running():
+            self.cluster.world.release(process)
+
+    # -- blows
+
+    def _is_due(self, trigger: Trigger, actor: Actor) -> bool:
+        place = actor.process.role, actor.at
+        return place == (trigger.role, trigger.step) and self._taken[place] >= trigger.nth
+
+    def _strike(self, process: Process, blow: Blow, seconds: float) -> None:
+        world = self.cluster.world
+        self.landed[blow.name.lower()] += 1
+        self.hit[process.role, process.main.at] += 1
+        match blow:
+            case Blow.CRASH:
+                world.crash(process)
+            case Blow.HOLD:
+                world.hold(process, seconds)
+            case Blow.DELAY:
+                world.tell(process.incarnation, f"is slow for {seconds:.2f} s at {process.main.at}")
+                process.main.wake = world.clock.now + seconds
+            case Blow.STOP:
+                self._stop(process)
+            case _:
+                world.tell(process.incarnation, f"{blow.name.lower()} for {seconds:.2f} s at {process.main.at}")
+                self._disturb(process, blow, world.clock.now + seconds)
+
+    def _disturb(self, process: Process, blow: Blow, until: float) -> None:
+        """Blows that let calls fail; they have landed only when one does."""
+        self.landed[blow.name.lower()] -= 1
+        cuts = self._cuts.setdefault(process, [])
+        control = self.cluster.control_topic
+        match blow:
+            case Blow.BREAK:
+                self._breaks[process] = lambda call: call.operation != "report"
+            case Blow.DOUBT:
+                self._breaks[process] = lambda call: call.operation == "commit"
+            case Blow.CUT:
+                cuts.append((until, lambda _: True))
+            case Blow.CUT_CONTROL:
+                cuts.append((until, lambda call: call == Call("poll", control)))
+            case Blow.SILENCE:
+                cuts.append((until, lambda call: call.operation == "report"))
+            case _:
+                raise AssertionError(f"{blow} needs no call")
+
+    def _stop(self, process: Process) -> None:
+        """SIGTERM and a new start later: a rolling restart. A leader has no work to finish."""
+        world = self.cluster.world
+        world.tell(process.incarnation, f"is told to stop at {process.main.at}")
+        if process.role == "leader":
+            world.crash(process)
+        else:
+            self.cluster.stop_worker(process, self.restart_delay(process))
+
+    def _landed(self, fault: Fault, what: str) -> Fault:
+        self.landed[what] += 1
+        return fault
+
+
+def some_blow(rng: Random) -> Blow:
+    """A blow by weight."""
+    return rng.choices([blow for blow, _ in BLOWS], [weight for _, weight in BLOWS])[0]
+
+
+def some_duration(rng: Random) -> float:
+    """Short, longer than it takes to be declared dead, or longer than a transaction may last."""
+    return rng.choice((0.05, 0.3, 0.6, 1.2)) * (0.5 + rng.random())
+
+
+def some_triggers(rng: Random, count: int) -> list[Trigger]:
+    """A biased schedule: any step of worker or leader may be chosen, however rare it is."""
+    places = [("worker", step) for step in sorted(worker_steps())] + [
+        ("leader", step) for step in sorted(leader_steps())
+    ]
+    chosen = [rng.choice(places) for _ in range(count)]
+    return [Trigger(r, s, 1 + int(rng.expovariate(0.5)), some_blow(rng), some_duration(rng)) for r, s in chosen]
