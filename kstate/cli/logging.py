@@ -60,15 +60,11 @@ def _bare(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableM
 
 
 def _line(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:  # noqa: ARG001 (the form of a processor)
-    """For people: 12:00:01 worker-1     adopted  tile=count[3] grant=2."""
+    """For people: `12:00:01 worker-1     restarting  exit_code=-9 after_s=0.1: why`; a reason is a sentence, unquoted."""
     level = str(event.get("level", "info"))
     mark = "" if level in {"info", "debug"} else f"{level.upper()} "
     trace = event.pop("exception", None)
-    rest = " ".join(f"{name}={_shown(value)}" for name, value in event.items() if name not in _QUIET)
-    line = f"{event['timestamp']} {event['who']:<12} {mark}{event['event']}{'  ' if rest else ''}{rest}"
+    reason = event.pop("reason", None) or event.pop("why", None)
+    rest = "".join(f"  {name}={value}" for name, value in event.items() if name not in _QUIET)
+    line = f"{event['timestamp']} {event['who']:<12} {mark}{event['event']}{rest}{f': {reason}' if reason else ''}"
     return f"{line}\n{trace}" if trace else line
-
-
-def _shown(value: object) -> str:
-    text = str(value)
-    return repr(text) if " " in text or "\n" in text or not text else text
