@@ -128,7 +128,7 @@ class BoundOutput(Output[Any]):
         if partition is None:
             partition = self._partition(key)
         message: OutMessage = {"key": key, "value": value, "partition": partition}
-        if route.kind == "event":
+        if route.kind == "event" and event_time > 0:  # Kafka itself gives 0 or less where a record has no time
             message["timestamp"] = event_time
         self.messages.append(message)
         self.size_bytes += len(value)

@@ -230,6 +230,8 @@ class Worker:
             self._epoch.records += records
             self._epoch.started = before if self._epoch.started is None else self._epoch.started
         else:
+            if routed:  # only control records were passed: that too is progress, and the end of a bounded run
+                self._publish()
             self._stuck.look(self._source.partitions())
             if clock.monotonic() == before:
                 yield IDLE
