@@ -47,7 +47,8 @@ def test_a_stopped_worker_that_was_replaced_writes_nothing_and_exits(
     read_uncommitted, and in the backup no frame of its incarnation follows the first marker of its heir. The roles
     change from round to round: tiles stay with the heir.
     """
-    with cluster(kstate_kafka.bootstrap_servers, "tally", tmp_path) as made:
+    at_once = {"KSTATE_FAILURE__SUCCESSOR_WAIT_MS": "100"}
+    with cluster(kstate_kafka.bootstrap_servers, "tally", tmp_path, **at_once) as made:
         server, results = made.bootstrap_servers, made.topic("tallies")
         create_topics(server, {made.topic("entries"): PARTITIONS, results: PARTITIONS})
         given = entries(CHUNK * len(STOPS))
