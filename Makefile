@@ -24,7 +24,7 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	@touch $@
 
 demo: $(STAMP) ## kill a worker in the middle of a job and prove that nothing is lost or doubled
-	@$(BIN)/python -m operators.word_count.demo
+	@$(BIN)/python -m benchmarks.demo
 
 test: $(STAMP) ## all tests: fast, simulation, integration on real Kafka
 	@.ci/test

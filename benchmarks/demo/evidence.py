@@ -28,6 +28,8 @@ class Diary:
     handled: dict[InputPartition, int]
     """(operator uid, topic, partition) → offset behind the last record handled, since the last commit."""
     in_hand: int = 0
+    epochs: int = 0
+    """Committed so far."""
 
     def take(self, line: str) -> None:
         """One line of the log; lines of others and lines that are cut off mean nothing."""
@@ -42,6 +44,7 @@ class Diary:
             self.handled[place] = fields["next_offset"]
             self.in_hand += fields["records"]
         elif fields.get("event") in (COMMITTED, UNDONE):
+            self.epochs += fields["event"] == COMMITTED
             self.in_hand = 0
             self.handled.clear()
 

@@ -10,11 +10,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.broker import Broker
 from benchmarks.demo.evidence import Recovery, recovery
 from benchmarks.demo.screen import Figures, Rate, Screen
 from benchmarks.demo.text import Text, python_topics, repeated
-from benchmarks.demo.topics import read_counts, records, uncommitted_ends, write_lines
+from benchmarks.demo.topics import create, read_counts, records, uncommitted_ends, write_lines
 from benchmarks.demo.verdict import Verdict, by_word, judge
 from benchmarks.demo.victim import Victim, committed_progress, spans_in_hand
 from benchmarks.demo.watch import Watch
@@ -41,13 +40,16 @@ class Scale:
     partitions: int = 4
     """Of the users' topics."""
     workers: int = 2
-    counted_before: float = 0.10
+    counted_before: float = 0.05
     """Part of the words that must be counted before the kill: there is state to be recovered."""
     left_min: float = 0.30
     """Part of the input that must be left at the kill."""
     in_hand_min: int = 1_000
     """Uncommitted records that the victim must have in hand."""
+    epoch_s: float = 0.5
     seconds_max: float = 120.0
+    log: Path | None = None
+    """Where the log of the job's processes is kept; None: with everything else, thrown away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,6 @@ class Story:
     """One run of the demo. Use `told`, which cleans up whatever happens."""
 
     def __init__(self, servers: str, text: Text, scale: Scale, screen: Screen, folder: Path) -> None:
-        self._broker = Broker(servers)
         self._servers = servers
         self._text = text
         self._scale = scale
@@ -114,9 +115,8 @@ class Story:
     # -- before
 
     def _prepare(self) -> None:
-        for topic in (LINES, COUNTS):
-            self._broker.create_topic(topic, self._scale.partitions)
-        write_lines(self._broker, LINES, self._scale.partitions, self._text.lines)
+        create(self._servers, dict.fromkeys((LINES, COUNTS), self._scale.partitions))
+        write_lines(self._servers, LINES, self._scale.partitions, self._text.lines)
         words, lines = self._text.words, len(self._text.lines)
         self._screen.tell(f"{lines:,} lines with {words:,} words written to topic '{LINES}'")
 
@@ -142,7 +142,7 @@ class Story:
 
     @property
     def _log(self) -> Path:
-        return self._folder / "job.log"
+        return self._scale.log or self._folder / "job.log"
 
     # -- during
 
@@ -151,12 +151,18 @@ class Story:
         victim: Victim | None = None
         for _ in self._ticks(job):
             victim = victim or self._choose()
-            if victim is None or self._watch.counted < self._scale.counted_before * self._text.words:
-                continue
-            in_hand = victim.look()
-            if in_hand >= self._scale.in_hand_min:
-                return self._kill(victim, in_hand)
+            if victim is not None:
+                victim.look()
+                if self._in_the_middle(victim):
+                    return self._kill(victim)
         return None
+
+    def _in_the_middle(self, victim: Victim) -> bool:
+        """Words have been counted, and the victim is in mid-epoch: it committed not long ago and has more in hand."""
+        if self._watch.counted < self._scale.counted_before * self._text.words or victim.committed_at is None:
+            return False
+        recent = time.monotonic() - victim.committed_at < self._scale.epoch_s / 2
+        return recent and victim.diary.in_hand >= self._scale.in_hand_min
 
     def _choose(self) -> Victim | None:
         """The last worker of the plan that counts words."""
@@ -169,16 +175,18 @@ class Story:
                 return Victim(beats[member.incarnation], tiles, self._log)
         return None
 
-    def _kill(self, victim: Victim, in_hand: int) -> Kill:
+    def _kill(self, victim: Victim) -> Kill:
         plan = self._watch.plan
         assert plan is not None
         self._watch.keeping = True
         at = victim.kill()
+        victim.look()
         name, pid = victim.beat.name, victim.beat.pid
-        self._screen.tell(f"SIGKILL to {name} (process {pid}) with {in_hand:,} uncommitted records in hand")
+        in_hand = f"{victim.diary.in_hand:,} uncommitted records in hand"
+        self._screen.tell(f"SIGKILL to {name} (process {pid}), which has {in_hand}")
         topics = {COUNTS: plan.partitions[COUNTS]}
         topics |= {backup_topic(APP, uid): plan.partitions[backup_topic(APP, uid)] for uid in (SPLIT, COUNT)}
-        return Kill(victim, at, plan, uncommitted_ends(self._broker, topics))
+        return Kill(victim, at, plan, uncommitted_ends(self._servers, topics))
 
     def _await_end(self, job: GuardedProcess) -> int | None:
         """The job's exit code; None when it does not end in time."""
@@ -216,10 +224,10 @@ class Story:
     # -- after
 
     def _judged(self, kill: Kill | None, exit_code: int | None, seconds: float) -> Outcome:
-        verdict = judge(self._text.counts, by_word(read_counts(self._broker, COUNTS)))
+        verdict = judge(self._text.counts, by_word(read_counts(self._servers, COUNTS)))
         if kill is None:
             return Outcome(verdict, self._watch.counted, 0, 0.0, None, exit_code, seconds)
-        committed = committed_progress(self._broker, kill.plan, kill.ends)
+        committed = committed_progress(self._servers, kill.plan, kill.ends)
         taken_in = sum(offset for (uid, topic, _), offset in committed.items() if (uid, topic) == (SPLIT, LINES))
         return Outcome(
             verdict=verdict,
@@ -237,7 +245,7 @@ class Story:
         return sum(
             any(span.holds(topic, record.partition, record.offset) for span in spans)
             for topic in {span.place[1] for span in spans}
-            for record in records(self._broker, topic)
+            for record in records(self._servers, topic)
         )
 
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.broker import Broker
 from benchmarks.demo.evidence import Diary, Span, uncommitted
 from benchmarks.demo.topics import records
 from kstate.messages import Heartbeat
@@ -28,21 +27,25 @@ class Victim:
     tiles: frozenset[tuple[str, int]]
     log: Path
     diary: Diary = field(init=False)
+    committed_at: float | None = None
+    """When it was seen to have committed an epoch, monotonic seconds."""
     _position: int = 0
 
     def __post_init__(self) -> None:
         self.diary = Diary(self.beat.incarnation, {})
 
-    def look(self) -> int:
-        """How many records it has in hand by now, as it wrote down itself."""
+    def look(self) -> None:
+        """Read on in what it writes down."""
         with self.log.open("rb") as file:
             file.seek(self._position)
             data = file.read()
         whole = data[: data.rfind(b"\n") + 1]
         self._position += len(whole)
+        epochs = self.diary.epochs
         for line in whole.decode(errors="replace").splitlines():
             self.diary.take(line)
-        return self.diary.in_hand
+        if self.diary.epochs > epochs:
+            self.committed_at = time.monotonic()
 
     def kill(self) -> float:
         """SIGKILL; returns its moment, monotonic seconds, once the process is gone."""
@@ -55,7 +58,7 @@ class Victim:
         return killed_at
 
 
-def committed_progress(broker: Broker, plan: Plan, ends: Mapping[tuple[str, int], int]) -> dict[InputPartition, int]:
+def committed_progress(servers: str, plan: Plan, ends: Mapping[tuple[str, int], int]) -> dict[InputPartition, int]:
     """Where each input partition stood by the last marker below the given ends of the backup partitions.
 
     `ends` by (backup topic, partition), taken read_uncommitted: a marker below them that was committed later counts, so
@@ -64,7 +67,7 @@ def committed_progress(broker: Broker, plan: Plan, ends: Mapping[tuple[str, int]
     progress = dict(plan.starts)
     for uid in plan.registry.operators:
         topic = backup_topic(plan.app, uid)
-        for record in records(broker, topic):
+        for record in records(servers, topic):
             if record.offset < ends[topic, record.partition] and isinstance(
                 marker := decode_frame(record.value), Marker
             ):
