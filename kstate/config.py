@@ -59,6 +59,8 @@ class FailureSettings:
     """The job stops when more than the fraction, and at least this many records, of an epoch fail."""
     successor_wait_ms: int = 3_000
     """How long the tiles of a dead worker wait for a new incarnation of the same name before others get them."""
+    restart_wait_ms: int = 15_000
+    """The same, where a supervisor said that it starts the worker again at once."""
 
 
 @dataclass(frozen=True, slots=True)

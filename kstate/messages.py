@@ -86,6 +86,8 @@ class ProcessExited:
 
     incarnation: str
     exit_code: int
+    restarts: bool = False
+    """The supervisor starts a successor of the same name at once: its tiles wait for it longer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,8 +65,9 @@ def encode_report(message: Report) -> bytes:
     match message:
         case Heartbeat():
             return _dump("heartbeat", _heartbeat_out(message))
-        case ProcessExited(incarnation, exit_code):
-            return _dump("process-exited", {"incarnation": incarnation, "exit_code": exit_code})
+        case ProcessExited(incarnation, exit_code, restarts):
+            body = {"incarnation": incarnation, "exit_code": exit_code, "restarts": restarts}
+            return _dump("process-exited", body)
         case LeaderBeat(term, leader):
             return _dump("leader-beat", {"term": term, "leader": leader})
 
@@ -79,7 +80,8 @@ def decode_report(data: bytes) -> Report:
         case "heartbeat":
             message = _heartbeat_in(fields)
         case "process-exited":
-            message = ProcessExited(fields.text("incarnation"), fields.whole("exit_code", least=-(1 << 31)))
+            exit_code = fields.whole("exit_code", least=-(1 << 31))
+            message = ProcessExited(fields.text("incarnation"), exit_code, fields.flag("restarts"))
         case "leader-beat":
             message = LeaderBeat(fields.whole("term"), fields.text("leader"))
         case _:

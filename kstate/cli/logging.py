@@ -60,7 +60,7 @@ def _bare(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableM
 
 
 def _line(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:  # noqa: ARG001 (the form of a processor)
-    """For people: `12:00:01 worker-1     restarting  exit_code=-9 after_s=0.1: why`; a reason is a sentence, unquoted."""
+    """For people: `12:00:01 worker-1     restarting  exit_code=-9: why`; a reason is a sentence, unquoted."""
     level = str(event.get("level", "info"))
     mark = "" if level in {"info", "debug"} else f"{level.upper()} "
     trace = event.pop("exception", None)

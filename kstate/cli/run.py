@@ -59,8 +59,8 @@ class _Machine:
         incarnation = new_incarnation(self._app, name)
         return incarnation, Child(self._orders.of(name, incarnation))
 
-    def exited(self, incarnation: str, exit_code: int) -> None:
-        report = encode_report(ProcessExited(incarnation, exit_code))
+    def exited(self, incarnation: str, exit_code: int, *, restarts: bool) -> None:
+        report = encode_report(ProcessExited(incarnation, exit_code, restarts))
         self._log.report(reports_topic(self._app), {"value": report, "partition": 0})
 
     def say(self, event: str, **fields: object) -> None:

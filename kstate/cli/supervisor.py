@@ -23,6 +23,8 @@ WORKERS_GRACE_S = 5.0
 COORDINATOR_GRACE_S = 3.0
 RESTART_FIRST_S = 0.1
 RESTART_CAP_S = 10.0
+RESTART_SOON_S = 1.0
+"""A pause that the tiles of a dead worker may as well wait for."""
 STABLE_S = 30.0
 """A child that ran for so long starts the doubling of pauses anew."""
 
@@ -47,8 +49,8 @@ class Surroundings(Protocol):
         """Start a child by its name; its incarnation and the process."""
         ...
 
-    def exited(self, incarnation: str, exit_code: int) -> None:
-        """Tell the leader."""
+    def exited(self, incarnation: str, exit_code: int, *, restarts: bool) -> None:
+        """Tell the leader, also whether a successor is started at once."""
         ...
 
     def say(self, event: str, **fields: object) -> None:
@@ -121,18 +123,20 @@ class Supervisor:
                 place.started = now
                 self._surroundings.say("started", name=place.name, pid=place.process.pid)
         elif (code := place.process.poll()) is not None:
-            self._ended(place, code)
-            if code in FINAL_CODES:
-                place.exit_code = code
-                return
-            ran = now - place.started
-            place.pause = RESTART_FIRST_S if ran >= STABLE_S or not place.pause else min(place.pause * 2, RESTART_CAP_S)
-            place.due = now + place.pause
-            self._surroundings.say("restarting", name=place.name, exit_code=code, after_s=place.pause)
+            self._ended(place, code, now)
 
-    def _ended(self, place: _Place, code: int) -> None:
+    def _ended(self, place: _Place, code: int, now: float) -> None:
+        """A child has ended: it is started again unless its exit code is final."""
         place.process = None
-        self._surroundings.exited(place.incarnation, code)
+        if code in FINAL_CODES:
+            place.exit_code = code
+            self._surroundings.exited(place.incarnation, code, restarts=False)
+            return
+        stable = now - place.started >= STABLE_S
+        place.pause = RESTART_FIRST_S if stable or not place.pause else min(place.pause * 2, RESTART_CAP_S)
+        place.due = now + place.pause
+        self._surroundings.exited(place.incarnation, code, restarts=place.pause <= RESTART_SOON_S)
+        self._surroundings.say("restarting", name=place.name, exit_code=code, after_s=place.pause)
 
     def _end(self, places: list[_Place], grace_s: float) -> Steps[None]:
         """End processes in order, and by force when they take too long or a second stop is asked for."""
@@ -144,7 +148,8 @@ class Supervisor:
             for place in living:
                 assert place.process is not None
                 if (code := place.process.poll()) is not None:
-                    self._ended(place, code)
+                    place.process = None
+                    self._surroundings.exited(place.incarnation, code, restarts=False)
                 elif self._stops > 1 or self._clock.monotonic() >= deadline:
                     self._surroundings.say("killed", name=place.name, why="it did not end in time")
                     place.process.kill()

@@ -159,15 +159,19 @@ def _control_read(state: State, message: Control) -> State:
     )
     if not isinstance(message, PlanPublished):
         return state
-    members = [m.incarnation for m in message.plan.members]
-    present = membership.expect(membership.forget(state.present, members), message.plan.members)
+    concerned = [*view.lost(), *(m.incarnation for m in message.plan.members)]
+    present = membership.expect(membership.forget(state.present, concerned), message.plan.members)
     return replace(state, present=present, draft=None, taken={})
 
 
 def _roll(state: State) -> Roll:
-    wait_ms = state.rules.failure.successor_wait_ms
+    failure, present = state.rules.failure, state.present
+
+    def wait_ms(dead: str) -> int:
+        return failure.restart_wait_ms if present.awaits_successor(dead) else failure.successor_wait_ms
+
     return Roll(
-        alive=state.present.alive(),
+        alive=present.alive(),
         dead=state.control.dead,
         fenced=state.recovery.fenced,
         overdue=state.recovery.overdue(state.now_ms, wait_ms),

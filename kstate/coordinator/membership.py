@@ -35,6 +35,8 @@ class Presence:
     silence_ms: int = 0
     ended: str | None = None
     """Why it will not come back: its process ended, or it left in an orderly way."""
+    restarts: bool = False
+    """Its supervisor starts a successor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,10 @@ class Membership:
         """Those who heartbeat, the freshest first."""
         living = [p for i, p in self.present.items() if self.phase(i) is Phase.ALIVE]
         return tuple(p.member for p in sorted(living, key=lambda p: (p.silence_ms, p.member.incarnation)))
+
+    def awaits_successor(self, incarnation: str) -> bool:
+        """Whether a supervisor said that it starts this worker again."""
+        return incarnation in self.present and self.present[incarnation].restarts
 
     def suspicion(self, incarnation: str) -> str | None:
         """Why it should be declared dead, None when it should not."""
@@ -87,7 +93,8 @@ def exited(membership: Membership, report: ProcessExited) -> Membership:
     known = membership.present.get(report.incarnation, Presence(Member("", report.incarnation)))
     if known.ended is not None:
         return membership
-    presence = replace(known, ended=f"its process ended: {_exit_text(report.exit_code)}")
+    ended = f"its process ended: {_exit_text(report.exit_code)}"
+    presence = replace(known, ended=ended, restarts=report.restarts)
     return replace(membership, present={**membership.present, report.incarnation: presence})
 
 

@@ -9,7 +9,7 @@ is harmless. Giving is `assignment.reassigned`; until somebody can take the tile
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from kstate.coordinator.commands import Declare, Fence
@@ -28,9 +28,9 @@ class Recovery:
     since_ms: Mapping[str, int] = field(default_factory=dict)
     """Dead incarnation → when this leader first knew, on its monotonic clock: how long its successor was waited for."""
 
-    def overdue(self, now_ms: int, wait_ms: int) -> frozenset[str]:
-        """The dead whose successor was waited for long enough."""
-        return frozenset(i for i, since in self.since_ms.items() if now_ms - since >= wait_ms)
+    def overdue(self, now_ms: int, wait_ms: Callable[[str], int]) -> frozenset[str]:
+        """The dead whose successor was waited for long enough, by how long each one's is."""
+        return frozenset(i for i, since in self.since_ms.items() if now_ms - since >= wait_ms(i))
 
 
 def noticed(recovery: Recovery, view: ControlView, now_ms: int) -> Recovery:

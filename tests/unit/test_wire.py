@@ -72,7 +72,7 @@ REPORTS: st.SearchStrategy[Report] = st.one_of(
         exit_code=COUNT,
         leaving=st.booleans(),
     ),
-    st.builds(ProcessExited, TEXT, st.integers(-64, 255)),
+    st.builds(ProcessExited, TEXT, st.integers(-64, 255), st.booleans()),
     st.builds(LeaderBeat, COUNT, TEXT),
 )
 JSON = st.recursive(

@@ -257,6 +257,22 @@ def test_the_others_get_the_tiles_after_the_wait() -> None:
     assert set(lead.owners().values()) == {"a-1"}
 
 
+def test_a_successor_that_is_being_started_is_waited_for_longer() -> None:
+    """The supervisor said so: fifteen seconds, also when another worker joins meanwhile."""
+    lead = started()
+    lead.see(ProcessExited("b-1", -9, restarts=True))
+    lead.run()
+    for second in range(36):
+        lead.wait(0.4)
+        lead.see(beat("a"), *([beat("c")] if second else []))
+        lead.run()
+    assert lead.owners()[Shard("count", 1)] == "b-1"
+    lead.wait(0.8)
+    lead.see(beat("a"), beat("c"))
+    lead.run()
+    assert lead.owners()[Shard("count", 1)] == "c-1"
+
+
 def test_a_new_leader_fences_again_before_it_gives() -> None:
     """S2: the fence of the leader before is not known to the next; the decision is."""
     lead = started()
@@ -402,7 +418,7 @@ def test_new_operators_get_tiles() -> None:
 
 NAMES = st.sampled_from(("a", "b", "c"))
 HEARD = st.builds(beat, NAMES, st.integers(1, 3))
-GONE = st.builds(lambda name, start: ProcessExited(f"{name}-{start}", 1), NAMES, st.integers(1, 3))
+GONE = st.builds(lambda name, n, again: ProcessExited(f"{name}-{n}", 1, again), NAMES, st.integers(1, 3), st.booleans())
 ACTIONS = st.one_of(HEARD, GONE, st.sampled_from(("beat", "long", "one", "one", "lose", "all", "take over", "restudy")))
 
 
