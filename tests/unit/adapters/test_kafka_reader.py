@@ -1,0 +1,220 @@
+"""Positions of the reader, over a client that hands out what a test wants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from kstate.adapters.kafka_reader import Event, KafkaReader, Run
+from kstate.adapters.kafka_watch import ClientWatch
+from kstate.config import Settings
+from kstate.errors import ConfigError, DataLossError, RetryableError
+from kstate.plan import TopicPartition
+
+A, B = TopicPartition("a", 0), TopicPartition("b", 1)
+
+
+@dataclass
+class FakeConsumer:
+    """Hands out one list per call, then nothing."""
+
+    answers: list[list[Run | Event]] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
+
+    def assign(self, positions: Mapping[TopicPartition, int]) -> None:
+        self.answers.clear()
+
+    def consume(self, count_max: int, seconds: float) -> list[Run | Event]:
+        self.waits.append(seconds)
+        return self.answers.pop(0) if self.answers else []
+
+    def discard(self) -> None:
+        self.answers.clear()
+
+
+@dataclass
+class Surroundings:
+    """The clock, and the log that is asked when something is wrong."""
+
+    now: float = 0.0
+    reachable: bool = True
+    missing: TopicPartition | None = None
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time_ms(self) -> int:
+        return 0
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def offsets_now(self, source: TopicPartition) -> tuple[int | None, int | None]:
+        return (10, 20) if self.reachable else (None, None)
+
+    def check_existence(self, sources: list[TopicPartition]) -> None:
+        if self.missing in sources:
+            raise ConfigError(f"{self.missing}: the topic does not exist.")
+
+    def start_offsets(self, partitions: list[TopicPartition]) -> Any:
+        if not self.reachable:
+            raise RetryableError("nobody answers")
+
+
+@pytest.fixture
+def client() -> FakeConsumer:
+    """Without anything to read."""
+    return FakeConsumer()
+
+
+@pytest.fixture
+def around() -> Surroundings:
+    """All is well."""
+    return Surroundings()
+
+
+@pytest.fixture
+def watch() -> ClientWatch:
+    """What the client says."""
+    return ClientWatch(Settings())
+
+
+@pytest.fixture
+def reader(client: FakeConsumer, around: Surroundings, watch: ClientWatch) -> KafkaReader:
+    """Reads a[0] from 10 and b[1] from 0."""
+    reader = KafkaReader(client, watch, around, around)
+    reader.assign({A: 10, B: 0})
+    return reader
+
+
+def run(source: TopicPartition, *offsets: int) -> Run:
+    """Records at these offsets."""
+    return Run(source, list(offsets), [None] * len(offsets), [b"%d" % o for o in offsets], [0] * len(offsets))
+
+
+def eof(source: TopicPartition, offset: int) -> Event:
+    """The end is reached."""
+    return Event(source, "_PARTITION_EOF", "end", offset)
+
+
+def test_runs_of_one_partition_are_one_batch_and_the_end_moves_it(client: FakeConsumer, reader: KafkaReader) -> None:
+    """Records in the order of offsets; the position goes past control records once the end is reached."""
+    client.answers = [[run(A, 10, 11), run(B, 0), run(A, 13), eof(A, 15)]]
+    first, second = reader.poll(100, 0)
+    assert (first.source, first.offsets, first.next_offset) == (A, [10, 11, 13], 15)
+    assert first.values == [b"10", b"11", b"13"]
+    assert (second.source, second.offsets, second.next_offset) == (B, [0], 1)
+
+
+def test_an_end_alone_moves_the_position_forward_only(client: FakeConsumer, reader: KafkaReader) -> None:
+    """A batch without records; an end at or before the position says nothing."""
+    client.answers = [[eof(A, 12)], [eof(A, 12)], [eof(A, 11)]]
+    (batch,) = reader.poll(100, 0)
+    assert (len(batch), batch.next_offset) == (0, 12)
+    assert reader.poll(100, 0) == reader.poll(100, 0) == []
+
+
+def test_records_before_the_position_are_dropped_and_only_they(client: FakeConsumer, reader: KafkaReader) -> None:
+    """Whatever the client fetched for an earlier assignment, no record is given twice and none is lost."""
+    client.answers = [[run(A, 8, 9)], [run(A, 9, 10, 11)], [run(TopicPartition("c", 0), 1)]]
+    assert reader.poll(100, 0) == []
+    (batch,) = reader.poll(100, 0)
+    assert (batch.offsets, batch.values, batch.next_offset) == ([10, 11], [b"10", b"11"], 12)
+    assert reader.poll(100, 0) == []
+
+
+def test_records_before_an_error_are_given_out_first(client: FakeConsumer, reader: KafkaReader) -> None:
+    """The error comes with the next poll: what was fetched is not lost."""
+    client.answers = [[run(B, 0), Event(A, "_AUTO_OFFSET_RESET", "out of range", 10)]]
+    (batch,) = reader.poll(100, 0)
+    assert batch.source == B
+    with pytest.raises(DataLossError, match=r"a\[0\]: offset 10 .*\[10, 20\)"):
+        reader.poll(100, 0)
+
+
+@pytest.mark.parametrize("code", ["_BAD_MSG", "_BAD_COMPRESSION", "_LOG_TRUNCATION", "OFFSET_OUT_OF_RANGE"])
+def test_records_that_cannot_be_read_are_never_skipped(client: FakeConsumer, reader: KafkaReader, code: str) -> None:
+    """A checksum that fails ends the reading, as a hole does."""
+    client.answers = [[Event(A, code, "damaged", 10)]]
+    with pytest.raises(DataLossError, match=r"a\[0\]"):
+        reader.poll(100, 0)
+
+
+def test_denied_access_is_a_mistake_to_mend(client: FakeConsumer, reader: KafkaReader) -> None:
+    """The error names the partition."""
+    client.answers = [[Event(B, "TOPIC_AUTHORIZATION_FAILED", "not authorized", 0)]]
+    with pytest.raises(ConfigError, match=r"b\[1\].*ACL"):
+        reader.poll(100, 0)
+
+
+@pytest.mark.parametrize("code", ["_TRANSPORT", "NOT_LEADER_FOR_PARTITION", "GROUP_AUTHORIZATION_FAILED"])
+def test_what_the_client_retries_is_not_an_error(client: FakeConsumer, reader: KafkaReader, code: str) -> None:
+    """There is no group, and leaders come back."""
+    client.answers = [[Event(A, code, "passing", 10)], [run(A, 10)]]
+    assert reader.poll(100, 0) == []
+    assert [batch.offsets for batch in reader.poll(100, 0)] == [[10]]
+
+
+def test_a_topic_the_client_misses_is_looked_for(reader: KafkaReader, watch: ClientWatch, around: Surroundings) -> None:
+    """Only one that really does not exist is an error: a new one may not be known to every broker."""
+    watch.refusal = ("UNKNOWN_TOPIC_OR_PART", "a [0]: topic does not exist")
+    assert reader.poll(100, 0) == []
+    watch.refusal = ("UNKNOWN_TOPIC_OR_PART", "a [0]: topic does not exist")
+    around.missing = A
+    with pytest.raises(ConfigError, match=r"a\[0\]"):
+        reader.poll(100, 0)
+
+
+def test_other_refusals_of_the_client_are_raised(reader: KafkaReader, watch: ClientWatch) -> None:
+    """They come to its error callback only."""
+    watch.refusal = ("_AUTHENTICATION", "wrong password")
+    with pytest.raises(ConfigError, match="wrong password"):
+        reader.poll(100, 0)
+
+
+def test_a_silence_with_trouble_is_looked_into_after_a_while(
+    reader: KafkaReader, watch: ClientWatch, around: Surroundings
+) -> None:
+    """A broker that answers a question is only quiet; one that does not is a RetryableError, each 15 s anew."""
+    around.reachable = False
+    for _ in range(3):
+        watch.troubles.append("Disconnected")
+        assert reader.poll(100, 0) == []
+        around.now += 14
+        assert reader.poll(100, 0) == []
+        around.now += 2
+        with pytest.raises(RetryableError):
+            reader.poll(100, 0)
+    around.reachable = True
+    around.now += 16
+    for _ in range(3):
+        assert reader.poll(100, 0) == []
+        around.now += 16
+    assert watch.troubles == []
+
+
+def test_silence_without_trouble_is_no_error(reader: KafkaReader, around: Surroundings) -> None:
+    """An input may be quiet for years."""
+    around.reachable = False
+    for _ in range(5):
+        assert reader.poll(100, 0) == []
+        around.now += 1e6
+
+
+def test_a_poll_waits_for_the_first_record_only(client: FakeConsumer, reader: KafkaReader) -> None:
+    """The client's own wait for many would last for the whole timeout."""
+    client.answers = [[], [run(A, 10)], [run(A, 11)]]
+    (batch,) = reader.poll(100, 0.5)
+    assert batch.offsets == [10, 11]
+    assert client.waits == [0, 0.5, 0]
+
+
+def test_a_new_assignment_forgets_errors_of_the_old(client: FakeConsumer, reader: KafkaReader) -> None:
+    """They were about partitions that may not be read any more."""
+    client.answers = [[run(B, 0), Event(A, "_AUTO_OFFSET_RESET", "out of range", 10)]]
+    reader.poll(100, 0)
+    reader.assign({B: 1})
+    assert reader.poll(100, 0) == []
