@@ -123,8 +123,8 @@ def _read_booleans(page: _Page) -> list[bool]:
 
 def _read_slices(page: _Page) -> list[bytes]:
     lengths = _read_longs(page)
-    if (lengths < 0).any():
-        raise DecodeError("At least one value has a negative length.")
+    if ((lengths < 0) | (lengths > len(page.joined))).any():  # the sum below must neither go back nor wrap around
+        raise DecodeError("At least one value has an impossible length.")
     start = page.at
     page.advance(lengths)
     joined = page.joined

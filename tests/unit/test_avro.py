@@ -113,6 +113,14 @@ class Typed:
     last: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Lookalike:
+    """The fields of Inner, but not Inner."""
+
+    name: str
+    n: int
+
+
 class Point(NamedTuple):
     x: int
     y: float
@@ -279,6 +287,37 @@ def test_a_value_that_is_too_short_or_too_long_is_refused(kind: Any, count: int)
 NOON = datetime(2024, 5, 6, 12, 0, 0, 123456, tzinfo=UTC)
 
 
+@pytest.mark.parametrize(
+    ("kind", "bad", "alone"),
+    [
+        (Inner, b"\x01", "refused"),  # length -1: the next field would start at the length itself
+        (Inner, b"\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01\x00", "refused"),  # a length of 2**63 - 1
+        (Inner, b"\x08ab\x02\x00", "refused"),
+        (Color | None, b"\x02\x04", "refused"),
+        (Color | None, b"\x04\x00", "refused"),
+        (Color, b"\x01", "lenient"),
+        (str | None, b"\x01", "refused"),
+        (str, b"\x02\xff", "refused"),
+        (bool, b"\x02", "lenient"),
+        (Int32, b"\x80\x80\x80\x80\x10", "lenient"),
+        (int, b"\x80" * 10 + b"\x00", "lenient"),
+        (int, b"\x80" * 9, "refused"),
+        (float, b"\x00" * 7, "refused"),
+    ],
+)
+def test_hostile_bytes_are_noticed_in_a_batch(kind: Any, bad: bytes, alone: str) -> None:
+    """Each of them would read as something if one check were missing; fastavro alone lets four pass."""
+    samples: dict[Any, Any] = {Inner: Inner("ab", 1), Color: Color.RED, str: "a", bool: True, float: 1.0}
+    codec = CODECS.value(kind)
+    data = [codec.encode(samples.get(kind, None if kind in (Color | None, str | None) else 1))] * BATCH_MIN
+    data[7] = bad
+    with pytest.raises(DecodeError):
+        codec.decode_many(data)
+    if alone == "refused":
+        with pytest.raises(DecodeError):
+            codec.decode(bad)
+
+
 def test_bytes_moved_from_one_value_to_its_neighbour_are_noticed() -> None:
     """The sum of the lengths is right, each of them is wrong."""
     codec = CODECS.value(Inner)
@@ -317,6 +356,7 @@ def test_bytes_moved_from_one_value_to_its_neighbour_are_noticed() -> None:
         (Mapping[str, int], (("a", 1),)),
         (Color, "red!"),
         (Inner, Point(1, 2.0)),
+        (Inner, Lookalike("x", 1)),
         (Inner, {"name": "x", "n": 1}),
         (Inner, Inner("x", None)),  # type: ignore[arg-type]
         (Inner | None, Point(1, 2.0)),
@@ -457,6 +497,19 @@ def test_fields_in_another_order_than_the_schema_s_are_refused() -> None:
     fields = [{"name": "a", "type": "long"}, {"name": "b", "type": "long"}]
     with pytest.raises(ConfigError, match="fields a, b"):
         AvroCodecs().value(attached({"type": "record", "name": "R", "fields": fields}, b=int, a=int))
+
+
+def test_a_named_type_has_one_class_wherever_it_is_mentioned() -> None:
+    """The schema says "Inner" twice, the class says two different things."""
+    inner = {
+        "type": "record",
+        "name": "I",
+        "fields": [{"name": "name", "type": "string"}, {"name": "n", "type": "long"}],
+    }
+    schema = {"type": "record", "name": "R", "fields": [{"name": "a", "type": inner}, {"name": "b", "type": "I"}]}
+    AvroCodecs().value(attached(schema, a=Inner, b=Inner))
+    with pytest.raises(ConfigError, match="kstate schema generate"):
+        AvroCodecs().value(attached(schema, a=Inner, b=Lookalike))
 
 
 def test_types_that_lose_something_say_so() -> None:
