@@ -150,9 +150,7 @@ class _LocalCopy:
             if not log_start <= position.offset <= end:
                 kept.clear(key_range)
                 log_says = f"the backup log {self.target.source} goes from {log_start} to {end}"
-                report(
-                    f"Local copy of {key_range} stands at {position.offset}, {log_says}: it is dropped and restored."
-                )
+                report(f"Local copy of {key_range} stands at {position.offset}, {log_says}: it is dropped.")
         return kept
 
     def drop(self, ranges: list[KeyRange]) -> bool:

@@ -44,7 +44,9 @@ class BackupLog:
         self.history: dict[int, dict[bytes, bytes]] = {}
         self._producers: dict[str, Producer] = {}
 
-    def commit(self, entries: Entries, key_range: KeyRange = FULL_RANGE, *, writer: str = "w-1", read: int = 0) -> Marker:
+    def commit(
+        self, entries: Entries, key_range: KeyRange = FULL_RANGE, *, writer: str = "w-1", read: int = 0
+    ) -> Marker:
         """One epoch of a piece, committed; `read` is its progress on the input `words`."""
         return self.commit_frames(self.checkpoint(entries, key_range, writer=writer, read=read))
 
@@ -63,8 +65,9 @@ class BackupLog:
         kept = sorted((key[6:], value) for key, value in self.state.items() if lo <= key < hi)
         header = BlockHeader(OPERATOR, key_range, BlockKind.BASE, plain.marker.epoch, plain.marker.writer)
         blocks = encode_blocks(header, [suffix for suffix, _ in kept], [value for _, value in kept])
-        counts = {"blocks": len(blocks), "entries": len(kept), "checksum": joint_checksum(frame[8:16] for frame in blocks)}
-        return self.commit_frames(Checkpoint(blocks, replace(plain.marker, base=base, **counts)))
+        checksum = joint_checksum(frame[8:16] for frame in blocks)
+        marker = replace(plain.marker, base=base, blocks=len(blocks), entries=len(kept), checksum=checksum)
+        return self.commit_frames(Checkpoint(blocks, marker))
 
     def commit_frames(self, made: Checkpoint) -> Marker:
         """Write a checkpoint in a transaction of its own and remember what it means."""

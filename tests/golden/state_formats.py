@@ -1,0 +1,70 @@
+"""What the golden files of the state formats hold; `python -m tests.golden.state_formats` writes missing ones.
+
+Files are hex, one frame or value a line. They are never rewritten: a release reads what every release before it wrote.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kstate.keyspace import FULL_RANGE, KeyRange
+from kstate.state.blocks import BlockHeader, BlockKind, Marker, MarkerKind, encode_blocks
+from kstate.state.layout import key_suffix
+from kstate.state.lineage import Lineage, Position, encode_lineage
+from kstate.state.markers import encode_marker, joint_checksum, writer_id
+from kstate.state.values import value_prefix
+
+FOLDER = Path(__file__).parent
+LEFT, RIGHT = KeyRange(0, 0x4000), KeyRange(0x4000, 0x8000)
+WRITER = "worker-1.7f3a"
+
+DELTA = BlockHeader(2, KeyRange(0, 0x8000), BlockKind.DELTA, 6, writer_id(WRITER), bytes(range(8)))
+BASE = BlockHeader(2, LEFT, BlockKind.BASE, 6, writer_id(WRITER))
+SUFFIXES = [key_suffix(0x0102, 1, b"apple"), key_suffix(0x3FFF, 1, b""), key_suffix(0x7ABC, 2, b"x" * 130, b"sub")]
+VALUES = [value_prefix(1) + b"\x02", None, value_prefix(2, 1_750_000_000_000) + b"\x06abc"]
+BLOCKS = encode_blocks(DELTA, SUFFIXES, VALUES) + encode_blocks(BASE, SUFFIXES[:1], VALUES[:1], first_index=1)
+
+MARKER = Marker(
+    operator_id=2,
+    key_range=KeyRange(0, 0x8000),
+    kind=MarkerKind.EPOCH,
+    epoch=6,
+    incarnation=WRITER,
+    grant=12,
+    progress={"words": 1234, "größen": 5},
+    watermark={"words": -1},
+    previous=((LEFT, 5), (RIGHT, 3)),
+    base=99,
+    blocks=2,
+    entries=4,
+    checksum=joint_checksum(frame[8:16] for frame in BLOCKS),
+)
+RELEASE = Marker(2, FULL_RANGE, MarkerKind.RELEASE, 1, WRITER, 1, {}, {}, (), 0, 0, 0, joint_checksum([]), move=13)
+
+LINEAGE = Lineage(
+    [
+        (LEFT, Position(100, 6, 12, WRITER, {"words": 1234}, {"words": -1}, 99)),
+        (KeyRange(0x8000, 0x10000), Position(7, 1, 13, "worker-2.00ff", {}, {}, 0)),
+    ]
+)
+
+CONTENT = {
+    "frames-v1.hex": [*BLOCKS, encode_marker(MARKER), encode_marker(RELEASE)],
+    "lineage-v1.hex": [encode_lineage(LINEAGE), encode_lineage(Lineage())],
+}
+
+
+def golden(name: str) -> list[bytes]:
+    """The lines of a golden file."""
+    return [bytes.fromhex(line) for line in (FOLDER / name).read_text().splitlines()]
+
+
+def main() -> None:
+    """Write what is not there yet."""
+    for name, lines in CONTENT.items():
+        if not (FOLDER / name).exists():
+            (FOLDER / name).write_text("".join(f"{line.hex()}\n" for line in lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""restore-state: a key range comes back, warm or cold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from kstate.config import Settings
+from kstate.errors import BackupLogError, DataLossError
+from kstate.keyspace import FULL_RANGE, KeyRange
+from kstate.testing.memory_store import MemoryStore
+from tests.support.backup_log import HIGH, LOW, SOURCE, entry, held, lineage_of
+from tests.support.restore_bench import PREFIX, RUN_BYTES, Bench, filled_bench, finish, step_until
+
+
+@pytest.fixture
+def bench() -> Bench:
+    """A log of 20 epochs of each half, and an empty store."""
+    return filled_bench()
+
+
+def test_an_empty_log_gives_an_empty_lineage() -> None:
+    """The inputs then start where the plan says."""
+    bench = Bench()
+    assert bench.restore() == ["h-taken", "restored"]
+    assert held(bench.store) == []
+
+
+def test_a_cold_restore_brings_everything_back_in_runs(bench: Bench) -> None:
+    """Memory is bounded: full runs are ingested, the rest is written."""
+    names = bench.restore()
+    assert names[0] == "h-taken"
+    assert names[-1] == "restored"
+    assert names.count("ingested") >= 2
+    assert "dropped" not in names
+
+
+def test_runs_are_bounded_by_the_setting(bench: Bench) -> None:
+    """A generous bound needs no run at all."""
+    assert "ingested" not in bench.restore(settings=Settings())
+    largest = 0
+    store = bench.store = MemoryStore()
+    ingest = store.ingest
+
+    def measured(pairs: Iterable[tuple[bytes, bytes | None]]) -> None:
+        nonlocal largest
+        run = list(pairs)
+        largest = max(largest, sum(len(key) + len(value or b"") for key, value in run))
+        ingest(run)
+
+    store.ingest = measured  # type: ignore[method-assign]
+    bench.restore()
+    assert 0 < largest < 8 * RUN_BYTES
+
+
+def test_only_the_target_is_restored(bench: Bench) -> None:
+    """Other slots of the shard stay as they are in the same store."""
+    bench.restore(LOW)
+    assert held(bench.store, HIGH) == []
+    assert len(lineage_of(bench.store, HIGH)) == 0
+    bench.restore(KeyRange(0x9000, 0xA000))
+    bench.check(LOW, bench.backup.lineage.slice(LOW))
+    bench.restore(HIGH)
+    bench.check(FULL_RANGE, bench.backup.lineage)
+
+
+def test_a_warm_restart_reads_the_tail_only(bench: Bench) -> None:
+    """From the least of its positions on."""
+    bench.restore()
+    stood = lineage_of(bench.store)
+    bench.epochs(2, HIGH, seed=3)
+    assigned = bench.assigned()
+    assert "dropped" not in bench.restore(HIGH) + bench.restore()
+    assert assigned == [max(p.offset for p in stood.values()), min(p.offset for p in stood.values())]
+
+
+def test_a_restart_without_news_changes_nothing(bench: Bench) -> None:
+    """The usual restart: nothing is written, hence nothing to flush."""
+    bench.restore()
+    bench.store.write = None  # type: ignore[method-assign, assignment]
+    bench.store.ingest = None  # type: ignore[method-assign, assignment]
+    bench.restore()
+
+
+def test_a_copy_below_the_log_start_is_dropped(bench: Bench) -> None:
+    """Going on with a gap would bring deleted keys back (P10)."""
+    bench.restore()
+    gone = held(bench.store)[0][0][6:]
+    bench.backup.commit({gone: None})
+    cut = bench.backup.read().next_offset
+    bench.backup.rebase(FULL_RANGE, cut)
+    bench.backup.trim(cut)
+    names = bench.restore()
+    assert names[:2] == ["h-taken", "dropped"]
+    assert "it is dropped" in bench.said[0]
+
+
+def test_a_copy_beyond_the_end_is_dropped(bench: Bench) -> None:
+    """The log was made anew: its history is another one."""
+    bench.put_stale()
+    assert bench.restore()[:2] == ["h-taken", "dropped"]
+    assert f"stands at 1000000, the backup log {SOURCE} goes from 0 to" in bench.said[0]
+
+
+def test_entries_without_a_lineage_are_dropped(bench: Bench) -> None:
+    """A slot that the lineage does not know is not there, whatever lies about."""
+    bench.store.write([PREFIX + entry(5, b"junk")], [b"junk"])
+    assert bench.restore()[:2] == ["h-taken", "dropped"]
+
+
+def test_a_stale_part_is_dropped_and_a_good_part_kept(bench: Bench) -> None:
+    """Usable slots stay, only the others begin anew."""
+    bench.restore(LOW)
+    kept = held(bench.store, LOW)
+    bench.put_stale(HIGH)
+    steps = bench.steps()
+    step_until(steps, "dropped")
+    assert held(bench.store) == kept
+    bench.restore()
+
+
+def test_base_blocks_replace_what_was_there(bench: Bench) -> None:
+    """In the store, in an ingested run and in the run under way."""
+    for seed in range(3):
+        bench.epochs(6, FULL_RANGE, seed=10 + seed)
+        bench.backup.rebase(LOW, bench.backup.read().next_offset)
+        bench.epochs(2, LOW, seed=20 + seed)
+    assert bench.restore().count("ingested") >= 2
+    bench.backup.commit(dict.fromkeys([key[6:] for key, _ in bench.backup.part(LOW)][:5]))
+    bench.backup.rebase(LOW, bench.backup.read().next_offset)
+    bench.restore()
+
+
+def test_h_is_waited_for(bench: Bench) -> None:
+    """What the fenced owner was committing is not missed (P1)."""
+    log = bench.backup.log
+    other = log.producer("stranger")
+    other.open()
+    other.begin()
+    other.send(SOURCE.topic, [{"value": b"aborted", "partition": SOURCE.partition}])
+    bench.backup.commit({entry(1): b"behind the open transaction"}, LOW)
+    steps = bench.steps()
+    names = [next(steps).name for _ in range(4)]
+    assert names == ["h-taken", *["await-stable"] * 3]
+    other.abort()
+    bench.check(FULL_RANGE, finish(steps))
+
+
+def test_a_log_that_is_trimmed_under_the_reader_is_read_from_its_new_start(bench: Bench) -> None:
+    """Whoever falls below the log start wipes and starts over."""
+    steps = bench.steps()
+    step_until(steps, "ingested")
+    cut = bench.backup.read().next_offset
+    bench.backup.rebase(LOW, cut)
+    bench.backup.rebase(HIGH, cut)
+    bench.backup.trim(cut)
+    names: list[str] = []
+    bench.check(FULL_RANGE, finish(steps, names))
+    assert names.count("h-taken") == 1
+    assert "dropped" in names
+
+
+def test_a_position_that_the_log_lost_is_an_error(bench: Bench) -> None:
+    """Truncated under the reader, not trimmed: nothing can be started over."""
+    steps = bench.steps()
+    step_until(steps, "ingested")
+    bench.backup.log.recreate_topic(SOURCE.topic, SOURCE.partition + 1)
+    with pytest.raises(DataLossError):
+        finish(steps)
+
+
+def test_a_hole_in_the_log_stops_the_restore(bench: Bench) -> None:
+    """S5: the error names partition and offset."""
+    cut = bench.backup.read().next_offset
+    bench.epochs(1)
+    bench.backup.trim(cut)
+    with pytest.raises(BackupLogError, match=r"app\.count\.backup\[3\] at offset"):
+        bench.restore()
+
+
+def test_unproven_state_is_never_taken_for_a_valid_copy() -> None:
+    """A trimmed log without a base fails the second time too, although runs of it were ingested."""
+    bench = Bench()
+    bench.epochs(3)
+    cut = bench.backup.read().next_offset
+    bench.epochs(40, seed=5)
+    bench.backup.trim(cut)
+    for _ in range(2):
+        steps = bench.steps()
+        names: list[str] = []
+        with pytest.raises(BackupLogError, match="no base follows"):
+            finish(steps, names)
+        assert "ingested" in names
+
+
+def test_the_reader_is_closed_however_the_restore_ends(bench: Bench) -> None:
+    """Also when it is given up between two steps."""
+    closed = []
+    make = bench.backup.log.reader
+
+    def watched() -> object:
+        reader = make()
+        reader.close = lambda: closed.append(1)  # type: ignore[method-assign]
+        return reader
+
+    bench.backup.log.reader = watched  # type: ignore[method-assign, assignment]
+    steps = bench.steps()
+    step_until(steps, "ingested")
+    steps.close()
+    assert closed == [1]
