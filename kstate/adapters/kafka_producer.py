@@ -19,15 +19,13 @@ from enum import Enum
 from typing import Any, Final, Protocol, cast
 
 from kstate.adapters.kafka_errors import oversize, translated, unknown_partition
+from kstate.adapters.kafka_settings import MESSAGE_BYTES_MAX
 from kstate.adapters.kafka_watch import ClientCallError, ClientError, ClientWatch
 from kstate.clock import Clock
 from kstate.config import FailureSettings
 from kstate.errors import ConfigError, FencedError, KstateError, TaintedError
 from kstate.interfaces import OutMessage
 from kstate.plan import TopicPartition
-
-MESSAGE_BYTES_MAX: Final = 1_000_000
-"""The client's message.max.bytes."""
 
 _ROOM_PAUSE: Final = 0.05
 _EXTENDED: Final = frozenset({"timestamp", "headers"})

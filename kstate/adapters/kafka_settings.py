@@ -44,8 +44,13 @@ _READER_SAFETY: Final[Properties] = {
     "check.crcs": True,
 }
 
+MESSAGE_BYTES_MAX: Final = 1_040_000
+"""The client's message.max.bytes: a value of `output_bytes_max`, its key, headers and framing, within the broker's own
+limit of 1,048,588."""
+
 _PRODUCER: Final[Properties] = {
     "linger.ms": 5,
+    "message.max.bytes": MESSAGE_BYTES_MAX,
     "compression.type": "lz4",
     "queue.buffering.max.messages": 2_000_000,
     "queue.buffering.max.kbytes": 512 << 10,

@@ -18,7 +18,7 @@ Everything takes effect at once on the calling thread; nothing waits, nothing is
 | REFUSED | send | only the first half is accepted; TaintedError (S11) |
 | UNDELIVERED | send | half is lost behind the client's back; flush finds it: TaintedError (S11) |
 | LOST, DELAYED | report | dropped; a pending request |
-| EMPTY | poll | nothing is fetched in time, though there may be something |
+| EMPTY, SHORT | poll | nothing, or one record, is fetched in time, though there may be more |
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class Fault(Enum):
     LOST = auto()
     DELAYED = auto()
     EMPTY = auto()
+    SHORT = auto()
 
 
 class Call(NamedTuple):
@@ -76,8 +77,8 @@ class PendingRequest(NamedTuple):
     arrive: Callable[[], None]
 
 
-_MESSAGE_BYTES_MAX = 1_000_000
-"""librdkafka's message.max.bytes."""
+_MESSAGE_BYTES_MAX = 1_040_000
+"""message.max.bytes of our clients."""
 
 
 class MemoryLog:
@@ -269,8 +270,11 @@ class MemoryReader:
         self._seen = {}
 
     def poll(self, max_records: int, timeout: float) -> list[Batch]:  # noqa: ARG002 (virtual time: the caller waits)
-        if self._log.fault("poll", self._subject()) is Fault.EMPTY:
+        fault = self._log.fault("poll", self._subject())
+        if fault is Fault.EMPTY:
             return []
+        if fault is Fault.SHORT:
+            max_records = 1
         self._log.broker.expire()
         batches = []
         for source, position in list(self._positions.items()):
