@@ -53,9 +53,9 @@ def refused(made: Cluster, exit_code: int, *words: str) -> None:
 
 def test_records_that_cannot_be_processed_become_dead_letters_and_nothing_else_is_lost(made: Cluster) -> None:
     """Each letter says why and where, and carries the original bytes, or a reference when they do not fit."""
-    good = entries(4_000, keys=50)
+    good = entries(4_400, keys=50)
     bad: list[tuple[bytes | None, bytes | None, str]] = [
-        (b"k1", b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", "account"),
+        (b"k1", b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", "is no Entry"),
         (None, encoded(Entry("k1", 1, "")), "null key"),
         (b"k1", None, "null value"),
         (b"other", encoded(Entry("k1", 2, "")), "differs from field 'account'"),
@@ -64,7 +64,8 @@ def test_records_that_cannot_be_processed_become_dead_letters_and_nothing_else_i
         (b"k1", encoded(Entry("k1", 5, "reject")), "entry 5 is not wanted"),
         (b"k1", encoded(Entry("k1", 6, "big-output")), "the limit is"),
         (b"k1", encoded(Entry("k1", 7, "big-state")), "blob"),
-        (b"k1", b"\xff" * 1_000_000, ""),
+        (b"k1", b"\xff" * 999_800, ""),  # just fits
+        (b"k1", b"\xff" * 1_040_000, ""),
     ]
     topic, server = made.topic("entries"), made.bootstrap_servers
     for number, (key, value, _) in enumerate(bad):
@@ -164,7 +165,7 @@ def test_a_start_below_the_log_start_is_refused_and_never_skipped(made: Cluster)
 def test_the_second_process_on_a_data_folder_refuses(made: Cluster) -> None:
     """Two workers of one name would write one store: the second says so and ends, the first goes on."""
     server, topic = made.bootstrap_servers, made.topic("entries")
-    made.coordinator()
+    made.coordinator("--workers", "1")
     first = made.worker("one")
     produce_entries(server, topic, entries(100))
     made.await_true(lambda: len(committed(server, made.topic("tallies"))) == 100, 30, "100 results")

@@ -39,7 +39,13 @@ def delete_records(bootstrap_servers: str, topic: str, partition: int, before: i
 def plain_producer(bootstrap_servers: str, partitioner: str = "murmur2_random") -> Producer:
     """A producer as users have it, placing records as Java producers do."""
     return Producer(
-        {"bootstrap.servers": bootstrap_servers, "partitioner": partitioner, "linger.ms": 5, "log_level": 0}
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "partitioner": partitioner,
+            "linger.ms": 5,
+            "message.max.bytes": 2_000_000,  # the broker's own limit decides
+            "log_level": 0,
+        }
     )
 
 
