@@ -70,10 +70,10 @@ def _own_environment(scale: Scale) -> None:
     """The demo brings its own broker and settings: those of the user's jobs do not concern it."""
     for name in [name for name in os.environ if name.startswith("KSTATE_")]:
         del os.environ[name]
-    # Short epochs and small portions: else all lines would be split before the first word is counted.
     os.environ["KSTATE_EPOCH__INTERVAL_MS"] = str(int(scale.epoch_s * 1000))
-    os.environ["KSTATE_EPOCH__POLL_RECORDS"] = "1000"
-    os.environ["KSTATE_CLIENT__QUEUED_MIN_MESSAGES"] = "1000"
+    os.environ["KSTATE_EPOCH__RECORDS_MAX"] = str(scale.epoch_records)
+    os.environ["KSTATE_EPOCH__POLL_RECORDS"] = str(scale.portion)
+    os.environ["KSTATE_CLIENT__QUEUED_MIN_MESSAGES"] = str(scale.portion)
     os.environ["KSTATE_CLIENT__FETCH_MESSAGE_MAX_BYTES"] = "65536"
     os.environ[LEVEL_VARIABLE] = "debug"  # the workers write down what they have in hand
 

@@ -44,12 +44,20 @@ class Scale:
     """Part of the words that must be counted before the kill: there is state to be recovered."""
     left_min: float = 0.30
     """Part of the input that must be left at the kill."""
-    in_hand_min: int = 1_000
-    """Uncommitted records that the victim must have in hand."""
     epoch_s: float = 0.5
     seconds_max: float = 120.0
     log: Path | None = None
     """Where the log of the job's processes is kept; None: with everything else, thrown away."""
+
+    @property
+    def epoch_records(self) -> int:
+        """Largest epoch: small parts of the input, or all lines would be split before the first word is counted."""
+        return self.words // 80
+
+    @property
+    def portion(self) -> int:
+        """Records that a worker takes at once, and of which it must have one at least in hand when it is killed."""
+        return self.epoch_records // 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +134,8 @@ class Story:
         arguments = ["run", JOB, "--workers", str(self._scale.workers), "--until-end"]
         arguments += ["--bootstrap", self._servers, "--data", str(self._folder / "state"), "--json"]
         self._screen.tell(f"kstate {' '.join(arguments[:5])}")
-        process = GuardedProcess([sys.executable, "-m", "kstate", *arguments], output=self._log)
+        command = [sys.executable, "-m", "kstate", *arguments]
+        process = GuardedProcess(command, output=self._log, scratch=self._folder)
         try:
             yield process
         finally:
@@ -162,7 +171,7 @@ class Story:
         if self._watch.counted < self._scale.counted_before * self._text.words or victim.committed_at is None:
             return False
         recent = time.monotonic() - victim.committed_at < self._scale.epoch_s / 2
-        return recent and victim.diary.in_hand >= self._scale.in_hand_min
+        return recent and self._scale.portion <= victim.diary.in_hand <= self._scale.epoch_records / 2
 
     def _choose(self) -> Victim | None:
         """The last worker of the plan that counts words."""
