@@ -190,6 +190,9 @@ def test_generate_writes_and_check_compares(tmp_path: Path) -> None:
     assert CliRunner().invoke(app, ["schema", "check", *options]).exit_code == 0
     schemas.joinpath("r.avsc").write_text(record("R", field("a", "string")))
     stale = CliRunner().invoke(app, ["schema", "check", *options])
+    told = json.loads(CliRunner().invoke(app, ["schema", "check", *options, "--json"]).output)
+    assert told["state"].startswith("stale")
+    assert "+    a: str" in told["diff"]
     assert (stale.exit_code, "-    a: int" in stale.output, "+    a: str" in stale.output) == (1, True, True)
 
 
