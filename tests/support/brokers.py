@@ -19,6 +19,7 @@ from confluent_kafka.admin import (
 
 from kstate.adapters.broker_setup import HOST, free_port
 from kstate.adapters.embedded_broker import BrokerSettings, EmbeddedBroker
+from tests.support.tcp_proxy import TcpProxy
 from tests.support.topics import admin
 
 USER, PASSWORD = "kstate-user", "pass-5af1c2"
@@ -53,6 +54,16 @@ def with_door(door: Door) -> BrokerSettings:
             **door.properties,
         },
     )
+
+
+@contextmanager
+def proxied_broker() -> Iterator[tuple[EmbeddedBroker, TcpProxy]]:
+    """A broker and a proxy before its second listener: what is told the proxy's address never gets around it."""
+    with TcpProxy() as proxy:
+        door = Door("PLAINTEXT", free_port(), proxy.port)
+        proxy.target = f"{HOST}:{door.port}"
+        with EmbeddedBroker(with_door(door)) as broker:
+            yield broker, proxy
 
 
 @contextmanager

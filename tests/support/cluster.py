@@ -13,16 +13,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kstate.messages import ProcessExited
+from kstate.plan import reports_topic
+from kstate.wire import encode_report
 from tests.support.oracle import await_true
 from tests.support.sabotage import FOLDER_VARIABLE, Deed, Event, EventLog, Order
+from tests.support.topics import produce
 
 ROOT = Path(__file__).parents[2]
 COMMAND = os.environ.get("KSTATE_TEST_COMMAND", f"{sys.executable} -m kstate").split()
 """How `kstate` is called."""
 END_SECONDS = 60.0
 DEED_SECONDS = 30.0
-RESTART_CODES_NEVER = frozenset({0, 2, 3, 7, 8})
-"""Exit codes after which a supervisor does not start a worker again (kstate.errors)."""
 
 
 class Process:
@@ -164,6 +166,11 @@ class Cluster:
         else:
             path.unlink(missing_ok=True)
 
+    def report_exit(self, dead: Event) -> None:
+        """Tell the leader of a death, as the supervisor of `kstate run` does: nobody waits for missed heartbeats."""
+        report = encode_report(ProcessExited(dead.incarnation, -signal.SIGKILL))
+        produce(self.bootstrap_servers, reports_topic(self.app), [(None, report)], partition=0)
+
     def events(self, worker: str | None = None) -> list[Event]:
         """All events so far, of one worker or of all."""
         return [event for event in self.log.events() if worker in (None, event.worker)]
@@ -199,9 +206,9 @@ class Cluster:
         """Wait; a failure shows what the processes printed, and comes at once when all of them have ended."""
         deadline = time.monotonic() + seconds
         while not condition():
-            over = all(process.exit_code is not None for process in self.processes) and not condition()
-            late = time.monotonic() > deadline
-            assert not (over or late), f"no {what} {'before the end' if over else f'in {seconds} s'}\n{self.report()}"
+            if all(process.exit_code is not None for process in self.processes) and not condition():
+                raise AssertionError(f"no {what} before the end\n{self.report()}")
+            assert time.monotonic() < deadline, f"no {what} in {seconds} s\n{self.report()}"
             time.sleep(0.02)
 
     def report(self) -> str:
@@ -209,23 +216,6 @@ class Cluster:
         tails = [f"--- {p.name} (exit code {p.exit_code})\n{p.text[-3000:]}" for p in self.processes]
         events = "\n".join(f"{e.at:.3f} {e.worker} {e.pid} {e.step} {e.hand} {e.deed}" for e in self.events()[-40:])
         return "\n".join([*tails, "--- events", events])
-
-
-class Supervisor:
-    """Starts killed workers again, as `kstate run` does; call `tend` while waiting."""
-
-    def __init__(self, cluster: Cluster, *names: str, arguments: Sequence[str] = ()) -> None:
-        self._cluster = cluster
-        self._arguments = arguments
-        self.workers = {name: cluster.worker(name, *arguments) for name in names}
-
-    def tend(self) -> bool:
-        """One look; True when every worker has ended for good."""
-        for name, process in self.workers.items():
-            code = process.exit_code
-            if code is not None and code not in RESTART_CODES_NEVER:
-                self.workers[name] = self._cluster.worker(name, *self._arguments)
-        return all(process.exit_code in RESTART_CODES_NEVER for process in self.workers.values())
 
 
 def is_running(pid: int) -> bool:
