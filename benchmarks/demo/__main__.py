@@ -18,6 +18,9 @@ from benchmarks.demo.story import Outcome, Scale, told
 from kstate.cli.logging import LEVEL_VARIABLE
 from kstate.errors import KstateError
 
+LINE_BYTES = 64
+"""A line, with Kafka's own bytes around it."""
+
 
 def main() -> int:
     """Exit code 0 when every record is right and the demo is what it claims to be, 1 otherwise, 130 after Ctrl-C."""
@@ -55,6 +58,7 @@ def report(outcome: Outcome, scale: Scale, console: Console) -> int:
     }
     for name, value in rows.items():
         table.add_row(name, value)
+    console.print()
     console.print(table)
     console.print(f"replayed {outcome.replayed:,} records")
     if back:
@@ -74,7 +78,7 @@ def _own_environment(scale: Scale) -> None:
     os.environ["KSTATE_EPOCH__RECORDS_MAX"] = str(scale.epoch_records)
     os.environ["KSTATE_EPOCH__POLL_RECORDS"] = str(scale.portion)
     os.environ["KSTATE_CLIENT__QUEUED_MIN_MESSAGES"] = str(scale.portion)
-    os.environ["KSTATE_CLIENT__FETCH_MESSAGE_MAX_BYTES"] = "65536"
+    os.environ["KSTATE_CLIENT__FETCH_MESSAGE_MAX_BYTES"] = str(scale.portion * LINE_BYTES)
     os.environ[LEVEL_VARIABLE] = "debug"  # the workers write down what they have in hand
 
 
