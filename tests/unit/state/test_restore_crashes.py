@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from itertools import count
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -15,8 +17,9 @@ from kstate.keyspace import FULL_RANGE, KeyRange
 from kstate.state.layout import identity_entry
 from kstate.state.lineage import Lineage, lineage_entry
 from kstate.state.restore import RestoreTarget, restore
+from kstate.testing.memory_store import MemoryStore
 from tests.support.backup_log import HIGH, LOW, OPERATOR, SOURCE, entry, held, lineage_of
-from tests.support.restore_bench import PREFIX, SETTINGS, Bench, filled_bench, finish
+from tests.support.restore_bench import PREFIX, SETTINGS, Bench, filled_bench, finish, step_until
 
 
 @pytest.fixture
@@ -57,8 +60,8 @@ def test_a_crash_at_any_step_and_starting_over_gives_the_right_state(bench: Benc
     """Killed after each step in turn, with each a different part of the unflushed writes lost; then killed again."""
     scenario(bench)
     bench.store.flush()
-    count = len(deepcopy(bench).restore())
-    for stop in range(1, count + 1):
+    length = len(deepcopy(bench).restore())
+    for stop in range(1, length + 1):
         for seed in range(4):
             victim = Bench(bench.backup, deepcopy(bench.store))
             rng = Random(f"{stop} {seed}")
@@ -73,6 +76,71 @@ def test_a_crash_at_any_step_and_starting_over_gives_the_right_state(bench: Benc
 def _take(steps: Steps[Lineage], count: int) -> list[Step]:
     """At most so many steps."""
     return [step for step, _ in zip(steps, range(count), strict=False)]
+
+
+class KilledError(Exception):
+    """The process ends here."""
+
+
+class DoomedStore(MemoryStore):
+    """A store whose process is killed before a given change of it."""
+
+    def __init__(self, content: MemoryStore, left: int) -> None:
+        super().__init__()
+        self.__dict__.update(deepcopy(content.__dict__))
+        self._left = left
+
+    def flush(self) -> None:
+        self._count()
+        super().flush()
+
+    def _do(self, change: Any) -> None:
+        self._count()
+        super()._do(change)
+
+    def _count(self) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise KilledError
+
+
+@pytest.mark.parametrize("scenario", [_cold, _stale, _behind, _rebased])
+def test_a_crash_between_any_two_changes_of_the_store_never_leaves_a_false_copy(
+    bench: Bench, scenario: Scenario
+) -> None:
+    """What the lineage entry claims is what the store holds, with any part of the unflushed changes lost."""
+    scenario(bench)
+    bench.store.flush()
+    before = held(bench.store)
+    for changes in count():
+        victim = Bench(bench.backup, DoomedStore(bench.store, changes))
+        try:
+            victim.restore()
+            break
+        except KilledError:
+            _check_claims(victim, before)
+    assert changes >= 4
+
+
+def _check_claims(victim: Bench, before: list[tuple[bytes, bytes]]) -> None:
+    """For many ways in which the crash may come out."""
+    for seed in range(8):
+        store = deepcopy(victim.store)
+        store.crash(Random(seed))
+        for key_range, position in lineage_of(store):
+            state = victim.backup.history.get(position.offset)
+            claimed = before if state is None else victim.backup.part(key_range, state)
+            assert held(store, key_range) == claimed
+
+
+def test_what_was_dropped_stays_dropped(bench: Bench) -> None:
+    """From that step on nothing old can come back."""
+    bench.put_stale()
+    steps = bench.steps()
+    step_until(steps, "dropped")
+    bench.store.crash(Random(0))
+    assert held(bench.store) == []
+    assert len(lineage_of(bench.store)) == 0
 
 
 @pytest.mark.parametrize("seed", range(30))
