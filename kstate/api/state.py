@@ -42,7 +42,7 @@ class ValueState(Declaration[StateOptions], Generic[T]):
         self.unbound("get")
 
     def set(self, value: T, /) -> None:
-        """Give the current key this value."""
+        """Give the current key this value; None clears it."""
         self.unbound("set", value)
 
     def pop(self) -> T:

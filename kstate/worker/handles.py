@@ -86,7 +86,7 @@ class BoundValue(ValueState[Any]):
         if not changed:
             cursor.changed.append(entry)
         entry.changed = changed | self._bit
-        entry.values[index] = value
+        entry.values[index] = ABSENT if value is None else value
 
     def pop(self) -> Any:
         value = self.get()

@@ -96,6 +96,25 @@ def test_a_failing_call_is_undone_whole_and_its_record_becomes_a_dead_letter(ben
     assert ("kstate.topic", b"adds") in message["headers"]
 
 
+def test_setting_none_clears_a_state(bench: MakeBench) -> None:
+    """A state without default reads None when it has no value, so setting None takes the value away."""
+
+    class Last(Operator[str], uid="last"):
+        adds = Input(Add, topic="adds")
+        note = ValueState(str)
+
+        @adds.each
+        def add(self, add: Add, ctx: Context) -> None:
+            self.note.set("seen" if add.amount else None)
+
+    b = bench(Last)
+    b.feed(add(b, "a", 1), add(b, "b", 1))
+    b.commit()
+    b.feed(add(b, "a", 0))
+    (piece,) = b.commit().pieces
+    assert piece.changes.values == [None]
+
+
 def test_a_failing_first_call_leaves_no_change_behind(bench: MakeBench) -> None:
     """A key whose only call failed is not changed: its epoch writes no value for it."""
     b = bench(Sum)
