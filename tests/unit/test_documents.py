@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import kstate
 from kstate.keyspace import FULL_RANGE, slot_of
 from kstate.messages import (
     Control,
@@ -26,7 +27,9 @@ from kstate.state.lineage import Lineage
 from kstate.state.markers import Marker, encode_marker
 from kstate.state.values import value_prefix
 from kstate.strict_json import load
+from kstate.testing import Driver
 from kstate.wire import encode_control, encode_report
+from operators import records
 
 ROOT = Path(__file__).parents[2]
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
@@ -158,3 +161,16 @@ def test_make_targets_in_documents_exist(document: Path) -> None:
 def _anchor(title: str) -> str:
     """How GitHub names a heading in links."""
     return re.sub(r"[^a-z0-9 _-]", "", title.lower()).replace(" ", "-")
+
+
+def test_the_code_of_the_readme_runs() -> None:
+    """Its operators make a job without faults, and its test passes."""
+    code = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    names: dict[str, object] = {**vars(kstate), **vars(records), "Driver": Driver, "__name__": "readme"}
+    for block in code:
+        exec(compile(block, "README.md", "exec"), names)
+    tests = [value for name, value in names.items() if name.startswith("test_")]
+    assert len(tests) == 1
+    for test in tests:
+        assert callable(test)
+        test()
