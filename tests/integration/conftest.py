@@ -19,7 +19,7 @@ def private_broker() -> Iterator[EmbeddedBroker]:
 
 @pytest.fixture(autouse=True)
 def broker_of_the_container(request: pytest.FixtureRequest) -> None:
-    """Where Docker is required, every test on the shared broker asserts that it runs against the session's container."""
+    """Where Docker is required, each test on the shared broker asserts that it is the session's container."""
     if docker_required() and "kstate_kafka" in request.fixturenames:
         from tests.support.containers import assert_runs_in_its_container
 
