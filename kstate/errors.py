@@ -73,3 +73,7 @@ class DataLossError(KstateError):
 
 class DecodeError(KstateError):
     """Bytes do not decode as the schema says; the policy of the place decides what happens."""
+
+
+FINAL_EXIT_CODES = frozenset(kind.exit_code for kind in (ConfigError, OperatorError, BackupLogError, DataLossError))
+"""Exit codes after which starting the process again would change nothing: people must mend something first."""

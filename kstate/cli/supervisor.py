@@ -12,10 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from kstate.clock import Clock, Step, Steps
-from kstate.errors import BackupLogError, ConfigError, DataLossError, OperatorError
-
-FINAL_CODES = frozenset({0, *(kind.exit_code for kind in (ConfigError, OperatorError, BackupLogError, DataLossError))})
-"""Exit codes after which starting again would change nothing."""
+from kstate.errors import FINAL_EXIT_CODES
 
 WATCH = Step("watching", wait=0.02)
 WORKERS_GRACE_S = 5.0
@@ -128,7 +125,7 @@ class Supervisor:
     def _ended(self, place: _Place, code: int, now: float) -> None:
         """A child has ended: it is started again unless its exit code is final."""
         place.process = None
-        if code in FINAL_CODES:
+        if code == 0 or code in FINAL_EXIT_CODES:
             place.exit_code = code
             self._surroundings.exited(place.incarnation, code, restarts=False)
             return

@@ -31,7 +31,7 @@ from kstate.coordinator.membership import Membership
 from kstate.coordinator.recovery import Recovery
 from kstate.coordinator.topics import changed_counts
 from kstate.description import JobDescription
-from kstate.errors import ConfigError
+from kstate.errors import FINAL_EXIT_CODES, ConfigError
 from kstate.keyspace import FULL_RANGE
 from kstate.messages import Control, Heartbeat, PlanPublished, ProcessExited
 from kstate.plan import InputPartition, Plan, Shard, Tile, tiling_fault
@@ -136,7 +136,8 @@ def _heartbeat(state: State, beat: Heartbeat) -> State:
     fault = state.fault
     view = state.control
     concerned = view.plan is None or view.is_live_member(beat.incarnation)
-    if beat.fatal is not None and concerned and beat.incarnation not in view.dead:
+    final = beat.fatal is not None and beat.exit_code in FINAL_EXIT_CODES
+    if final and concerned and beat.incarnation not in view.dead:
         fault = fault or Halt(f"{beat.name}: {beat.fatal}", beat.exit_code)
     return replace(
         state,

@@ -34,6 +34,7 @@ T = TypeVar("T")
 
 IDLE = Step("idle", wait=0.05)
 RETRY = Step("retry", wait=0.5)
+CONTROL_READ = Step("control-read")
 FENCED = Step("fenced")
 ENDS_TAKEN = Step("ends-taken")
 TERM_STARTED = Step("term-started")
@@ -156,7 +157,7 @@ class Leader:
         """S3: whatever was decided before this open is known after it."""
         yield from self._control.open()
         self._take((yield from self._control.fresh()))
-        yield Step("control-read")
+        yield CONTROL_READ
 
     def _start_reports(self) -> Steps[None]:
         assert self._reports is not None
@@ -243,12 +244,16 @@ class Leader:
     def _reopen(self) -> Steps[None]:
         """The same id once more, unless somebody else leads by now: opening it would fence them."""
         started = self._beat is not None
-        self._take(self._control.poll())
+        yield from self._patiently(self._glance)
         if started and self._state.control.leader != self._office.name:
             raise self._superseded()
         yield from self._patiently(self._open_and_read)
         if started and self._state.control.leader != self._office.name:
             raise self._superseded()
+
+    def _glance(self) -> Steps[None]:
+        self._take(self._control.poll())
+        yield CONTROL_READ
 
     def _fence(self, incarnation: str) -> Steps[None]:
         """S2: only called for a death that was read back from control."""

@@ -312,6 +312,13 @@ def test_a_fatal_stranger_halts_nothing() -> None:
     assert not any(isinstance(c, Halt) for c in lead.run())
 
 
+def test_a_worker_that_merely_has_to_start_again_halts_nothing() -> None:
+    """Fenced, out of time, or with a damaged store: its successor goes on."""
+    lead = started()
+    lead.see(beat("a", fatal="the local store is damaged", exit_code=6), beat("b", fatal="fenced", exit_code=4))
+    assert lead.run() == []
+
+
 def test_workers_that_do_not_go_are_not_waited_for_for_ever() -> None:
     """Five seconds after the halt was read the leader ends."""
     lead = started()
