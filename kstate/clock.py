@@ -1,8 +1,8 @@
 """Time as an interface, and the named steps at which an actor may be crashed, paused or overtaken.
 
-Workers and leaders are written as generators of `Step`: a real process exhausts one and sleeps where a step asks for it;
-the simulation runs many of them on one thread in virtual time and decides at each step who goes on. Clocks decide when to
-suspect, never who owns (rule S9).
+Workers and leaders are written as generators of `Step`: a real process exhausts one and sleeps where a step asks for
+it; the simulation runs many of them on one thread in virtual time and decides at each step who goes on. Clocks decide
+when to suspect, never who owns (rule S9).
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""The contracts of the edges: log, store, codec. Each has one suite in tests/contract, run over memory and the real thing.
+"""The contracts of the edges: log, store, codec. Each has one suite in tests/contract, run over memory and the real
+thing.
 
-Everything here is batch-wise. Nothing blocks for long: waiting is done by the caller, between named steps (kstate.clock).
+Everything here is batch-wise. Nothing blocks for long: waiting is done by the caller, between named steps
+(kstate.clock).
 """
 
 from __future__ import annotations
@@ -35,7 +37,14 @@ class Batch:
 
     def head(self, count: int, next_offset: int) -> Batch:
         """The first `count` records, as a batch that ends at `next_offset`."""
-        return Batch(self.source, next_offset, self.offsets[:count], self.keys[:count], self.values[:count], self.timestamps[:count])
+        return Batch(
+            self.source,
+            next_offset,
+            self.offsets[:count],
+            self.keys[:count],
+            self.values[:count],
+            self.timestamps[:count],
+        )
 
 
 class OutMessage(TypedDict, total=False):
@@ -80,7 +89,9 @@ class Producer(Protocol):
         ...
 
     def send(self, topic: str, messages: list[OutMessage], *, tracked: bool = False) -> None:
-        """Hand over messages of the open transaction; all are accepted or it raises (S11). Tracked ones report offsets."""
+        """Hand over messages of the open transaction; all are accepted or it raises (S11). Tracked ones report
+        offsets.
+        """
         ...
 
     def flush(self) -> Mapping[TopicPartition, int]:
@@ -91,7 +102,9 @@ class Producer(Protocol):
         ...
 
     def commit(self) -> None:
-        """Commit. Returns only when it is sure; FencedError when fenced, TaintedError whenever the outcome is in doubt."""
+        """Commit. Returns only when it is sure; FencedError when fenced, TaintedError whenever the outcome is in
+        doubt.
+        """
         ...
 
     def abort(self) -> None:
@@ -113,7 +126,9 @@ class TopicSpec:
 
 
 class Log(Protocol):
-    """Kafka, as kstate needs it. Every method may raise RetryableError and ConfigError (authorization, unknown topic)."""
+    """Kafka, as kstate needs it. Every method may raise RetryableError and ConfigError (authorization, unknown
+    topic).
+    """
 
     def cluster_id(self) -> str: ...
 
@@ -155,8 +170,8 @@ class Log(Protocol):
 class Store(Protocol):
     """The local ordered key-value store of a worker; keys and values are bytes, order is bytewise.
 
-    A `write` is atomic and durable in write order after the next `flush` (no write-ahead log): after a crash the content
-    is that of some prefix of the writes. Raises CorruptStateError when the files are damaged.
+    A `write` is atomic and durable in write order after the next `flush` (no write-ahead log): after a crash the
+    content is that of some prefix of the writes. Raises CorruptStateError when the files are damaged.
     """
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]: ...
@@ -185,7 +200,9 @@ class Store(Protocol):
 
 
 class Codec(Protocol[T]):
-    """Objects of one type to bytes and back (schemaless Avro). Raises DecodeError, and ValueError when encoding fails."""
+    """Objects of one type to bytes and back (schemaless Avro). Raises DecodeError, and ValueError when encoding
+    fails.
+    """
 
     @property
     def schema(self) -> str:

@@ -1,8 +1,8 @@
 """The plan: which worker owns which key range of which operator's partition (the paper's routing state ρ).
 
-Only the leader writes plans, each one whole, as one record of the control topic. Everything a process needs to know after
-the control topic has been trimmed behind the newest plan stands in it: members, undelivered deaths, the id registry,
-schema texts and start offsets.
+Only the leader writes plans, each one whole, as one record of the control topic. Everything a process needs to know
+after the control topic has been trimmed behind the newest plan stands in it: members, undelivered deaths, the id
+registry, schema texts and start offsets.
 """
 
 from __future__ import annotations
@@ -97,7 +97,9 @@ class Plan:
     starts: Mapping[InputPartition, int]
     """(operator uid, topic, partition) → offset at which a slot without a marker starts; never "latest"."""
     ends: Mapping[InputPartition, int] = field(default_factory=dict)
-    """(operator uid, topic, partition) → end offset of a bounded run; an internal stream's end is added when it is fixed."""
+    """(operator uid, topic, partition) → end offset of a bounded run; an internal stream's end is added when it is
+    fixed.
+    """
     bounded: bool = False
     complete: bool = False
     """A bounded run is finished: workers stop, exit code 0."""
