@@ -159,7 +159,7 @@ class Log(Protocol):
         ...
 
     def end_offsets(self, partitions: Iterable[TopicPartition], *, committed: bool) -> dict[TopicPartition, int]:
-        """The end of each partition: the last stable offset when `committed`, else the high watermark (H of rule S1)."""
+        """The end of each partition: the last stable offset when `committed`, else the high watermark (H of S1)."""
         ...
 
     def offsets_at(self, partitions: Iterable[TopicPartition], time_ms: int) -> dict[TopicPartition, int]:
