@@ -10,7 +10,7 @@ from confluent_kafka.admin import NewPartitions
 
 from kstate.testing.real_kafka import KafkaUnderTest
 from tests.support.cluster import Cluster, cluster
-from tests.support.oracle import Seen, assert_exactly_once, await_true, committed, ends
+from tests.support.oracle import Seen, assert_exactly_once, committed, ends
 from tests.support.records import Entry, encoded
 from tests.support.topics import (
     admin,
@@ -129,7 +129,7 @@ def test_partitions_added_to_a_running_job_stop_it_and_it_does_not_start_again(m
     server, topic = made.bootstrap_servers, made.topic("entries")
     produce_entries(server, topic, entries(500))
     made.run(workers=1)
-    made.await_true(lambda: len(committed(server, made.topic("tallies"))) == 500, 30, "500 results")
+    made.await_records(made.topic("tallies"), 500)
     client = admin(server)
     client.create_partitions([NewPartitions(topic, PARTITIONS + 1)])[topic].result(30)
     refused(made, CONFIG, f"'{topic}' had 2 partitions", "has 3 now")
@@ -168,10 +168,10 @@ def test_the_second_process_on_a_data_folder_refuses(made: Cluster) -> None:
     made.coordinator("--workers", "1")
     first = made.worker("one")
     produce_entries(server, topic, entries(100))
-    made.await_true(lambda: len(committed(server, made.topic("tallies"))) == 100, 30, "100 results")
+    made.await_records(made.topic("tallies"), 100)
     second = made.worker("one")
     assert second.wait(15) == CONFIG, made.report()
     assert str(made.data) in second.text.replace("\n", "")
     produce_entries(server, topic, entries(100, first=100))
-    await_true(lambda: len(committed(server, made.topic("tallies"))) == 200, 15)
+    made.await_records(made.topic("tallies"), 200)
     assert first.exit_code is None

@@ -10,7 +10,7 @@ import pytest
 from kstate.testing.real_kafka import KafkaUnderTest
 from tests.support.backups import frames, late_frames
 from tests.support.cluster import Cluster, cluster, is_stopped
-from tests.support.oracle import Observer, assert_exactly_once, committed, ends
+from tests.support.oracle import Observer, assert_exactly_once, ends
 from tests.support.sabotage import IN_HANDLER, Deed, Order
 from tests.support.topics import create_topics, entries, expected_tallies, produce_entries
 
@@ -25,11 +25,6 @@ STOPS = (
     Order("outputs-part", Deed.STOP, delay=0.05),
     Order("flushed", Deed.STOP),
 )
-
-
-def await_results(made: Cluster, count: int) -> None:
-    """Wait until so many results are committed."""
-    made.await_true(lambda: len(committed(made.bootstrap_servers, made.topic("tallies"))) >= count, 40, "the results")
 
 
 def log_ends(made: Cluster) -> dict[str, dict[int, int]]:
@@ -64,7 +59,7 @@ def test_a_stopped_worker_that_was_replaced_writes_nothing_and_exits(
                 stopped = made.deed(victim, stop)
                 assert is_stopped(stopped.pid)
                 made.pace(0)
-                await_results(made, (number + 1) * CHUNK)
+                made.await_records(results, (number + 1) * CHUNK)
                 before = log_ends(made)
                 workers[victim].signal(signal.SIGCONT)
                 assert workers[victim].wait(20) == FENCED, made.report()

@@ -16,7 +16,7 @@ from pathlib import Path
 from kstate.messages import ProcessExited
 from kstate.plan import reports_topic
 from kstate.wire import encode_report
-from tests.support.oracle import await_true
+from tests.support.oracle import await_true, committed
 from tests.support.sabotage import FOLDER_VARIABLE, Deed, Event, EventLog, Order
 from tests.support.topics import produce
 
@@ -177,9 +177,13 @@ class Cluster:
 
     def deed(self, worker: str, order: Order, seconds: float = DEED_SECONDS) -> Event:
         """Order something and wait until it is done: the event that proves in which window the victim was."""
-        before = len(self.deeds(worker))
+        done = len(self.deeds(worker))
         self.order(worker, order)
-        self.await_true(lambda: len(self.deeds(worker)) > before, seconds, f"{order} by {worker}")
+        return self.await_deed(worker, order, done, seconds)
+
+    def await_deed(self, worker: str, order: Order, done: int, seconds: float = DEED_SECONDS) -> Event:
+        """Wait for a given order, after so many that were carried out before."""
+        self.await_true(lambda: len(self.deeds(worker)) > done, seconds, f"{order} by {worker}")
         event = self.deeds(worker)[-1]
         assert (event.step, event.deed) == (order.at, order.do.value)
         assert event.hand >= order.hand
@@ -201,6 +205,15 @@ class Cluster:
 
         self.await_true(lambda: bool(found()), seconds, f"step {step!r} of {worker}")
         return found()[0]
+
+    def await_records(self, topic: str, count: int, seconds: float = DEED_SECONDS) -> None:
+        """Wait until at least so many records of a topic are committed."""
+
+        def there() -> bool:
+            time.sleep(0.1)  # each look reads the whole topic
+            return len(committed(self.bootstrap_servers, topic)) >= count
+
+        self.await_true(there, seconds, f"{count} records in {topic}")
 
     def await_true(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
         """Wait; a failure shows what the processes printed, and comes at once when all of them have ended."""
