@@ -84,6 +84,7 @@ class KafkaReader:
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
         self._positions = dict(positions)
         self._fault = self._watch.refusal = None
+        self._watch.made_anew.clear()
         self._client.assign(positions)
 
     def poll(self, max_records: int, timeout: float) -> list[Batch]:
@@ -109,8 +110,15 @@ class KafkaReader:
                     found += self._client.consume(count_max - 1, 0)
         except ClientCallError as error:
             raise self._watch.judged(error, "reading") from error
+        self._check_identity()
         self._listen(silent=not found)
         return found
+
+    def _check_identity(self) -> None:
+        """Before anything is given out: the client reads on in a topic that was made anew, at the old position."""
+        for source, position in self._positions.items() if self._watch.made_anew else ():
+            if source.topic in self._watch.made_anew:
+                raise out_of_range(source, position, *self._log.offsets_now(source))
 
     def _check_refusal(self) -> None:
         """What the client tells of topics, it tells to its error callback; a new topic may only seem not to exist."""

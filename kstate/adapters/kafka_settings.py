@@ -23,6 +23,7 @@ _COMMON: Final[Properties] = {
     "retry.backoff.ms": 20,
     "reconnect.backoff.ms": 50,
     "reconnect.backoff.max.ms": 1000,
+    "topic.metadata.refresh.interval.ms": 10_000,  # a reader may wait that long for a topic that had gone
     "topic.metadata.propagation.max.ms": 5000,  # an unknown topic is an error after that; the default is 30 s
     "enable.metrics.push": False,  # would delay the end of every client
 }
@@ -42,6 +43,8 @@ _READER_SAFETY: Final[Properties] = {
     "auto.offset.reset": "error",
     "enable.partition.eof": True,
     "check.crcs": True,
+    # A topic that was made anew is read on at the old position without a word but in the debug lines of "topic".
+    "log_level": 7,
 }
 
 MESSAGE_BYTES_MAX: Final = 1_040_000
@@ -64,7 +67,6 @@ _PRODUCER_SAFETY: Final[Properties] = {
     # one that is passed over as identical to an earlier one; they cost about eight short lines per transaction.
     "log.connection.close": True,
     "log_level": 7,
-    "debug": "broker",
 }
 
 _REPORTS: Final[Properties] = {
@@ -80,7 +82,7 @@ def reader_properties(settings: Settings) -> Properties:
 
     A follower (`client.rack`) may lag behind the end that S1 and S3 take from the leader, and call it out of range.
     """
-    properties = _COMMON | _READER | _users(settings) | _READER_SAFETY
+    properties = _COMMON | _READER | _users(settings) | _READER_SAFETY | {"debug": _debug(settings, "topic")}
     properties.pop("client.rack", None)
     return properties
 
@@ -91,10 +93,9 @@ def producer_properties(settings: Settings, transactional_id: str) -> Properties
     own: Properties = {
         "transactional.id": transactional_id,
         "transaction.timeout.ms": transaction_ms,
+        "debug": _debug(settings, "broker"),
         "socket.timeout.ms": min(int(users.get("socket.timeout.ms", REQUEST_MS)), transaction_ms),  # demanded
     }
-    if debug := settings.client.get("debug"):
-        own["debug"] = f"broker,{debug}"
     return _COMMON | _PRODUCER | users | _PRODUCER_SAFETY | own
 
 
@@ -114,6 +115,10 @@ def scrubbed(text: str, client: Mapping[str, str]) -> str:
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
     return text
+
+
+def _debug(settings: Settings, needed: str) -> str:
+    return ",".join([needed, *filter(None, [settings.client.get("debug")])])
 
 
 def _users(settings: Settings) -> Properties:

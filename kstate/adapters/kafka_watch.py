@@ -18,6 +18,9 @@ from kstate.errors import FencedError, KstateError
 
 _LOGGER: Final = logging.getLogger("kstate.kafka")
 
+_DEBUG_READ: Final = frozenset({"FAIL", "METADATA"})
+"""Facilities of debug lines that are looked at."""
+
 _HARMLESS: Final = frozenset({"PARTCNT", "COMPRESSION", "CONFWARN", "CERTSTORE", "GETPID"})
 """Facilities of log lines, above debug, that tell nothing about requests under way: partitions were added to a topic, a
 batch went uncompressed, remarks on the configuration, a producer id was waited for."""
@@ -27,6 +30,9 @@ _PASSED_OVER: Final = "error log suppressed"
 
 _TRANSACTION_ERROR: Final = re.compile(r"\((_?[A-Z][A-Z_]+)(?:, requires epoch bump)?\)$")
 """The code at the end of a line of the facility TXNERR."""
+
+_TOPIC_ID: Final = re.compile(r"Topic (\S+) changed id from \S+ to (\S+)")
+"""A debug line about a topic whose id is news to the client: at first, and when it was made anew."""
 
 _SILENCE: Final = frozenset({"_TIMED_OUT", "_TRANSPORT", "_ALL_BROKERS_DOWN", "_RESOLVE"})
 """Codes of a broker that does not answer."""
@@ -59,6 +65,9 @@ class ClientWatch:
         self.fenced = False
         self.refusal: tuple[str, str] | None = None
         """Code and text of the first error that only people can mend."""
+        self.made_anew: set[str] = set()
+        """Topics that were deleted and made again while the client read them."""
+        self._topic_ids: dict[str, str] = {}
         self._settings = settings
 
     def scrubbed(self, text: str) -> str:
@@ -67,13 +76,17 @@ class ClientWatch:
 
     def log(self, level: int, message: str, *args: object) -> None:
         """A line of the client's log; the first argument is its facility, "FAIL" for a closed connection."""
+        facility = args[0] if args else ""
+        if level < logging.INFO and facility not in _DEBUG_READ:
+            return
         text = self.scrubbed(message % args)
         if level >= logging.INFO:
             _LOGGER.log(level, "%s", text)
-        facility = args[0] if args else ""
         if facility == "TXNERR" and (code := _TRANSACTION_ERROR.search(text)):
             self._judge(code[1], text)
-        if (level >= logging.INFO and facility not in _HARMLESS) or (facility == "FAIL" and _PASSED_OVER in text):
+        if found := _TOPIC_ID.search(text):
+            self._name_topic(found[1], found[2])
+        if _PASSED_OVER in text or (level >= logging.INFO and facility not in _HARMLESS):
             self._add(text)
 
     def error(self, error: ClientError) -> None:
@@ -105,6 +118,11 @@ class ClientWatch:
     def trouble(self) -> str:
         """The last thing seen, "" for nothing."""
         return self.troubles[-1] if self.troubles else ""
+
+    def _name_topic(self, topic: str, topic_id: str) -> None:
+        if self._topic_ids.setdefault(topic, topic_id) != topic_id:
+            self.made_anew.add(topic)
+            self._topic_ids[topic] = topic_id
 
     def _judge(self, code: str, text: str) -> None:
         match meaning(code):

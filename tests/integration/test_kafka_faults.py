@@ -6,9 +6,11 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
+from confluent_kafka import Producer
 
 from kstate.adapters.embedded_broker import BrokerSettings, EmbeddedBroker
 from kstate.adapters.kafka import KafkaLog
@@ -144,13 +146,37 @@ class TestTaint:
         again.abort()
         assert visible(log, source) == []
 
+    def test_the_hazard_is_real(self, log: KafkaLog, proxy: TcpProxy, source: TopicPartition, name: str) -> None:
+        """The bare client repeats EndTxn after a disconnect and says OK; the first one then ends its next transaction.
+
+        This is also how the log in memory behaves (`Fault.APPLIED_TWICE`).
+        """
+        client = Producer({"bootstrap.servers": proxy.address, "transactional.id": name, "log_level": 0})
+        client.init_transactions(10)
+        client.begin_transaction()
+        client.produce(source.topic, b"first", partition=0)
+        client.flush(10)
+        proxy.apply(Rule(Mischief.HOLD_REQUEST, name))
+        with ThreadPoolExecutor() as threads:
+            commit = threads.submit(client.commit_transaction, 20)
+            proxy.wait_held()
+            proxy.mend()
+            proxy.disconnect()
+            commit.result()
+        client.begin_transaction()
+        client.produce(source.topic, b"second", partition=0)
+        client.flush(10)
+        assert log.end_offsets([source], committed=True)[source] == 2
+        assert proxy.release() == 1
+        eventually(lambda: log.end_offsets([source], committed=True)[source] == 4, "the stray EndTxn commits it")
+        assert visible(log, source) == [b"first", b"second"]
+
     def test_a_connection_that_breaks_taints_though_the_commit_says_ok(
         self, log: KafkaLog, proxy: TcpProxy, source: TopicPartition, name: str
     ) -> None:
         """The client reconnects and commits without a word but in its log: that is what is read."""
         producer = sent(opened(log, name), source.topic, b"ok")
-        proxy.cut()
-        proxy.mend()
+        proxy.disconnect()
         with pytest.raises(TaintedError, match="saw trouble"):
             producer.commit()
         assert visible(log, source) == [b"ok"]
@@ -160,8 +186,7 @@ class TestTaint:
     ) -> None:
         """The client's log is read before a transaction begins."""
         producer = opened(log, name)
-        proxy.cut()
-        proxy.mend()
+        proxy.disconnect()
         time.sleep(0.3)
         with pytest.raises(TaintedError, match="between transactions"):
             producer.begin()

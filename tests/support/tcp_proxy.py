@@ -115,6 +115,13 @@ class TcpProxy:
         self._cut = True
         self._hang_up()
 
+    def disconnect(self) -> None:
+        """End the clients' side of all connections once; what is held stays on its way to the broker."""
+        with self._changed:
+            links = list(self._links)
+        for link in links:
+            _close(link.client)
+
     def hang(self, *directions: str) -> None:
         """Half open: nothing passes "up" to the broker, or "down" to the client; no connection is closed."""
         with self._changed:
@@ -198,6 +205,8 @@ class TcpProxy:
                     link.client.sendall(reply)
         _close(link.client)
         _close(link.broker)
+        with self._changed:
+            self._links = [other for other in self._links if other is not link]
 
     def _late(self, link: _Link, request: bytes) -> None:
         link.held -= 1

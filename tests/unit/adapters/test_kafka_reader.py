@@ -218,3 +218,16 @@ def test_a_new_assignment_forgets_errors_of_the_old(client: FakeConsumer, reader
     reader.poll(100, 0)
     reader.assign({B: 1})
     assert reader.poll(100, 0) == []
+
+
+def test_nothing_is_given_out_of_a_topic_made_anew(
+    client: FakeConsumer, reader: KafkaReader, watch: ClientWatch
+) -> None:
+    """The client goes on at the old position; a new assignment is a new decision."""
+    client.answers = [[run(A, 10)]]
+    watch.made_anew.add("a")
+    for _ in range(2):
+        with pytest.raises(DataLossError, match=r"a\[0\]: offset 10 .*earlier topic"):
+            reader.poll(100, 0)
+    reader.assign({B: 0})
+    assert reader.poll(100, 0) == []

@@ -68,6 +68,7 @@ def test_nobody_can_switch_safety_off() -> None:
     for properties in (reader, producer, admin_properties(settings)):
         assert properties["allow.auto.create.topics"] is False
         assert properties["bootstrap.servers"] == "127.0.0.1:9092"
+    assert (reader["log_level"], reader["debug"]) == (7, "topic,msg")
 
 
 def test_requests_end_before_their_transaction() -> None:
@@ -141,3 +142,17 @@ def test_remarks_are_no_trouble(facility: str) -> None:
     assert watch.troubles == []
     watch.log(logging.INFO, "%s [%s] %s", "REQTMOUT", "p", "Timed out EndTxnRequest in flight")
     assert len(watch.troubles) == 1
+
+
+def test_a_topic_made_anew_is_noticed_by_its_id() -> None:
+    """The first id is news, not a change; the client tells both in the same words."""
+    watch = ClientWatch(Settings())
+
+    def line(new: str) -> None:
+        watch.log(10, "%s [%s] %s", "METADATA", "c", f"[thrd:main]: Topic orders changed id from AAAA to {new}")
+
+    line("id-1")
+    line("id-1")
+    assert not watch.made_anew
+    line("id-2")
+    assert watch.made_anew == {"orders"}
