@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kstate.errors import DecodeError
@@ -82,18 +82,21 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(CONTROL)
 def test_a_control_message_is_read_as_it_was_written(message: Control) -> None:
     """Encoding and decoding a control message gives it back."""
     assert decode_control(encode_control(message)) == message
 
 
+@settings(deadline=None)
 @given(REPORTS)
 def test_a_report_is_read_as_it_was_written(message: Report) -> None:
     """Encoding and decoding a report gives it back."""
     assert decode_report(encode_report(message)) == message
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=64))
 def test_random_bytes_are_refused(data: bytes) -> None:
     """Bytes that nobody encoded raise DecodeError and nothing else."""
@@ -102,6 +105,7 @@ def test_random_bytes_are_refused(data: bytes) -> None:
             decode(data)
 
 
+@settings(deadline=None)
 @given(st.one_of(CONTROL.map(encode_control), REPORTS.map(encode_report)), st.data())
 def test_a_mutated_message_is_refused_or_is_another_valid_message(data: bytes, draw: st.DataObject) -> None:
     """One value of the JSON replaced, removed or added: DecodeError, or a message that encodes to just that JSON."""

@@ -3,7 +3,7 @@
 from collections import Counter
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kstate.coordinator.assignment import Roll, first_tiles, newcomers, reassigned
@@ -37,6 +37,7 @@ def owners(tiles: tuple[Tile, ...], uid: str) -> list[str | None]:
     return [tile.worker for tile in tiles if tile.shard.operator == uid]
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text("abc", min_size=1), st.integers(1, 40), min_size=1, max_size=5), st.integers(1, 12))
 def test_the_first_plan_tiles_and_is_balanced(shards: dict[str, int], count: int) -> None:
     """S8 holds; per operator and in total nobody has two tiles more than another; runs are contiguous."""

@@ -1,6 +1,6 @@
 """When a bounded run is over."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kstate.coordinator.completion import Achieved, finished, open_ends, reported
@@ -77,6 +77,7 @@ def test_an_input_that_was_never_written_is_finished_at_once() -> None:
 CUTS = st.tuples(st.integers(0, SLOTS - 1), st.integers(1, SLOTS)).map(lambda c: KeyRange(c[0], max(c[1], c[0] + 1)))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(CUTS, st.integers(0, 50)), max_size=12), st.integers(0, SLOTS - 1))
 def test_progress_is_the_furthest_that_anybody_reported(reports: list[tuple[KeyRange, int]], slot: int) -> None:
     """At any slot, whatever the cuts and the order of reports, progress never goes back."""

@@ -429,7 +429,7 @@ GONE = st.builds(lambda name, n, again: ProcessExited(f"{name}-{n}", 1, again), 
 ACTIONS = st.one_of(HEARD, GONE, st.sampled_from(("beat", "long", "one", "one", "lose", "all", "take over", "restudy")))
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 @given(st.booleans(), st.lists(ACTIONS, max_size=60))
 def test_no_interleaving_breaks_the_order_of_s2_or_the_tiling(running: bool, actions: Iterable[Any]) -> None:
     """Heartbeats, exits, time, lost commands and new leaders in any order: every plan is checked as it is written.
