@@ -4,12 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kstate.coordinator.commands import Command, Declare, Fence, Finish, Halt, Publish, TakeEnds
-from kstate.coordinator.control import DECISIONS_KEPT, ControlView, take
 from kstate.coordinator.core import Rules, State, decide, fresh_state, observe
 from kstate.coordinator.events import (
     ControlRead,
@@ -23,7 +21,6 @@ from kstate.coordinator.events import (
     TopicsCounted,
 )
 from kstate.description import InputDescription, JobDescription, OperatorDescription
-from kstate.errors import KstateError
 from kstate.keyspace import FULL_RANGE
 from kstate.messages import (
     Control,
@@ -35,7 +32,7 @@ from kstate.messages import (
     TileReport,
     WorkerDied,
 )
-from kstate.plan import InputPartition, Plan, Registry, Shard, Tile, tiling_fault
+from kstate.plan import InputPartition, Plan, Registry, Shard, tiling_fault
 
 WORDS = "app.split.words"
 JOB = JobDescription(
@@ -459,39 +456,6 @@ def test_no_interleaving_breaks_the_order_of_s2_or_the_tiling(running: bool, act
         lead.run()
         lead.wait(0.4)
     assert set(lead.owners().values()) <= {"a-9", "b-9"}
-
-
-# -- the fold over control
-
-
-def test_a_plan_that_goes_back_or_does_not_tile_is_refused() -> None:
-    """Nobody may act on such a plan: the reader stops, naming the rule."""
-    tile = Tile(Shard("count", 0), FULL_RANGE, "a", 1)
-    first = Plan("app", 2, 1, (), (), (tile,), Registry(), {}, {})
-    view = take(ControlView(), PlanPublished(first))
-    with pytest.raises(KstateError, match="plan 2 follows plan 2"):
-        take(view, PlanPublished(first))
-    with pytest.raises(KstateError, match="covered twice in plan 3"):
-        take(view, PlanPublished(replace(first, version=3, tiles=(tile, tile))))
-    with pytest.raises(KstateError, match="term 1 of x follows term 1"):
-        take(take(view, TermStarted(1, "x")), TermStarted(1, "x"))
-
-
-def test_the_newest_decisions_are_kept_with_their_reasons() -> None:
-    """Twenty of them, the newest last."""
-    view = ControlView()
-    for number in range(30):
-        view = take(view, WorkerDied(1, f"w{number}", f"reason {number}"))
-    assert len(view.decisions) == DECISIONS_KEPT
-    assert (view.decisions[-1].what, view.decisions[-1].reason) == ("w29 is dead", "reason 29")
-
-
-def test_undelivered_deaths_of_a_plan_are_known_without_the_decision() -> None:
-    """Control may be trimmed behind a plan: the deaths stand in it (S3)."""
-    plan = Plan("app", 5, 1, (), ("a",), (Tile(Shard("x", 0), FULL_RANGE, "a", 1),), Registry(), {}, {})
-    view = take(ControlView(), PlanPublished(plan))
-    assert view.lost() == ("a",)
-    assert not view.is_live_member("a")
 
 
 def test_observing_changes_nothing_in_place() -> None:
