@@ -42,10 +42,10 @@ def main() -> int:
     except KstateError as error:
         console.print(f"demo: {error}", markup=False)
         return error.exit_code
-    return report(outcome, scale, console)
+    return report(outcome, console)
 
 
-def report(outcome: Outcome, scale: Scale, console: Console) -> int:
+def report(outcome: Outcome, console: Console) -> int:
     """The table, the two lines, and the exit code."""
     table = Table(show_header=False)
     back = outcome.recovery
@@ -64,7 +64,7 @@ def report(outcome: Outcome, scale: Scale, console: Console) -> int:
     if back:
         console.print(f"recovered in {back.first_s:.1f} s")
     console.print(str(outcome.verdict), markup=False, soft_wrap=True)
-    faults = outcome.faults(scale)
+    faults = outcome.faults()
     for fault in faults:
         console.print(f"failed: {fault}", markup=False)
     return 1 if faults else 0

@@ -28,7 +28,14 @@ JOB = "operators.word_count:job"
 APP, LINES, COUNTS = "word-count", "lines", "word-counts"
 SPLIT, COUNT = "split", "count"
 
+COUNTED_BEFORE = 0.05
+"""Part of the words that must be counted before the kill: there is state to be recovered."""
+COUNTED_LATE = 0.20
+"""Part after which the kill no longer waits for the first half of an epoch, where it is sure to hit one."""
+LEFT_MIN = 0.30
+"""Part of the input that must be left at the kill."""
 STOP_SECONDS = 10.0
+LAST_LINES = 8
 TICK_SECONDS = 0.01
 
 
@@ -40,10 +47,6 @@ class Scale:
     partitions: int = 4
     """Of the users' topics."""
     workers: int = 2
-    counted_before: float = 0.05
-    """Part of the words that must be counted before the kill: there is state to be recovered."""
-    left_min: float = 0.30
-    """Part of the input that must be left at the kill."""
     epoch_s: float = 0.5
     seconds_max: float = 120.0
     log: Path | None = None
@@ -84,12 +87,12 @@ class Outcome:
     exit_code: int | None
     seconds: float
 
-    def faults(self, scale: Scale) -> list[str]:
+    def faults(self) -> list[str]:
         """Why the demo fails; empty when it is what it claims to be."""
         checks = {
             f"the job ended with exit code {self.exit_code}": self.exit_code != 0,
             "the victim had nothing in hand: nothing was replayed": self.replayed == 0,
-            f"only {self.left:.0%} of the input was left at the kill": self.left < scale.left_min,
+            f"only {self.left:.0%} of the input was left at the kill": self.left < LEFT_MIN,
             "no output of the lost tiles came again": self.recovery is None,
             f"the reader beside the job saw {self.observed:,} records": self.observed != self.verdict.words,
             "results differ from those of a run without a failure": not self.verdict.exactly_once,
@@ -168,10 +171,12 @@ class Story:
 
     def _in_the_middle(self, victim: Victim) -> bool:
         """Words have been counted, and the victim is in mid-epoch: it committed not long ago and has more in hand."""
-        if self._watch.counted < self._scale.counted_before * self._text.words or victim.committed_at is None:
+        counted, in_hand = self._watch.counted / self._text.words, victim.diary.in_hand
+        if counted < COUNTED_BEFORE or victim.committed_at is None:
             return False
-        recent = time.monotonic() - victim.committed_at < self._scale.epoch_s / 2
-        return recent and self._scale.portion <= victim.diary.in_hand <= self._scale.epoch_records / 2
+        early = time.monotonic() - victim.committed_at < self._scale.epoch_s / 2
+        early = early and in_hand <= self._scale.epoch_records / 2
+        return in_hand >= self._scale.portion and (early or counted >= COUNTED_LATE)
 
     def _choose(self) -> Victim | None:
         """The last worker of the plan that counts words."""
@@ -206,7 +211,14 @@ class Story:
         while self._watch.counted < self._text.words and time.monotonic() < deadline:
             time.sleep(TICK_SECONDS)
         self._screen.show(self._figures())
+        if code != 0:
+            self._screen.tell(f"the job ended with exit code {code}; the end of its log:\n{self._last_words()}")
         return code
+
+    def _last_words(self) -> str:
+        """What the job's processes said last, without the notes about batches and epochs."""
+        lines = self._log.read_text(errors="replace").splitlines()
+        return "\n".join([line for line in lines if '"level": "debug"' not in line][-LAST_LINES:])
 
     def _ticks(self, job: GuardedProcess) -> Iterator[None]:
         """Until the job ends: draw, then let the caller look."""

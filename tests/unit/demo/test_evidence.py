@@ -2,7 +2,7 @@ import json
 
 from benchmarks.demo.evidence import Diary, Recovery, Seen, Span, recovery, uncommitted
 from benchmarks.demo.screen import Rate
-from benchmarks.demo.story import Outcome, Scale
+from benchmarks.demo.story import Outcome
 from benchmarks.demo.verdict import judge
 
 LINES = ("split", "lines", 0)
@@ -64,10 +64,10 @@ def test_recovery_is_measured_by_outputs_of_lost_tiles_behind_the_end() -> None:
 def test_a_demo_that_proves_nothing_fails() -> None:
     """Right results are not enough: something must have been in hand, enough left, and a recovery seen."""
     good = Outcome(judge({"a": 1}, {"a": [1]}), 1, 5, 0.4, Recovery(1.0, 2.0, 8), 0, 20.0)
-    assert good.faults(Scale()) == []
+    assert good.faults() == []
     verdict = judge({"a": 2}, {"a": [1]})
     poor = Outcome(verdict, 1, 0, 0.2, None, 1, 20.0)
-    assert len(poor.faults(Scale())) == 6
+    assert len(poor.faults()) == 6
 
 
 def test_the_rate_is_that_of_the_last_moments() -> None:
