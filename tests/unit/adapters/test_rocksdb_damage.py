@@ -63,8 +63,7 @@ def outcome(folder: Path) -> str:
         try:
             assert store.get_many(KEYS) == VALUES
             assert list(store.scan(b"a", b"z")) == PAIRS
-        except CorruptStateError as error:
-            assert str(folder) in str(error)
+        except CorruptStateError:
             return "read"
     return "sound"
 
@@ -95,10 +94,11 @@ def test_flipped_bits_in_every_sorted_file_are_found(folder: Path, tmp_path: Pat
 def test_a_scan_does_not_end_early_on_a_damaged_block(folder: Path) -> None:
     """The binding's own iterators end silently there."""
     for path in folder.glob("db/*.sst"):
-        flip(path, path.stat().st_size // 2)
+        if (size := path.stat().st_size) > 10_000:  # the first one holds the stamp only, which every opening reads
+            flip(path, size // 4)
     with opened(folder) as (store, wiped):
         assert wiped is None
-        with pytest.raises(CorruptStateError, match="damaged"):
+        with pytest.raises(CorruptStateError, match=f"{folder} is damaged: Corruption"):
             list(store.scan(b"a", b"z"))
 
 
@@ -153,6 +153,12 @@ def test_a_manifest_of_several_blocks_is_sound(tmp_path: Path) -> None:
         assert manifest_fault(tmp_path / "db") is None
 
 
+def empty(folder: Path) -> None:
+    """Remove every file of a folder."""
+    for path in folder.iterdir():
+        path.unlink()
+
+
 Damage = Callable[[Path], object]
 DAMAGES: dict[str, Damage] = {
     "CURRENT is gone": lambda db: (db / "CURRENT").unlink(),
@@ -163,7 +169,7 @@ DAMAGES: dict[str, Damage] = {
     "the MANIFEST is gone": lambda db: manifest(db.parent).unlink(),
     "the MANIFEST is empty": lambda db: os.truncate(manifest(db.parent), 0),
     "the MANIFEST is another's": lambda db: manifest(db.parent).write_bytes(bytes(400)),
-    "all files are gone": lambda db: [path.unlink() for path in db.iterdir()],
+    "all files are gone": empty,
 }
 
 
