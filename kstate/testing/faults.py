@@ -17,7 +17,7 @@ FAULTS: Mapping[str, tuple[Fault, ...]] = {
     "flush": (Fault.RETRYABLE, Fault.NOT_APPLIED),
     "commit": (Fault.APPLIED, Fault.NOT_APPLIED, Fault.APPLIED_LATE, Fault.APPLIED_TWICE, Fault.RETRYABLE),
     "report": (Fault.LOST, Fault.DELAYED),
-    "poll": (Fault.EMPTY, Fault.RETRYABLE),
+    "poll": (Fault.SHORT, Fault.EMPTY, Fault.RETRYABLE),
 }
 """Operation → the faults that mean something for it; every other operation may meet RETRYABLE."""
 

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from kstate.clock import run_steps
+from kstate.errors import KstateError
 from kstate.keyspace import FULL_RANGE, partition_of, slot_of
 from kstate.plan import Plan, TopicPartition, backup_topic
 from kstate.state.layout import key_suffix, shard_prefix
@@ -55,7 +56,7 @@ def _count_faults(word: str, records: Sequence[Counted], expected: Expected) -> 
         return [Violation(Kind.ORDER, f"word {word!r} is counted {numbers}")]
     for author in {author for author in expected.authors.values() if author is not None}:
         lines = [record.line for record in records if expected.authors[record.line] == author]
-        if lines != sorted(lines):
+        if lines != sorted(lines, key=list(expected.authors).index):
             return [Violation(Kind.ORDER, f"word {word!r}: the lines of {author} come in order {lines}")]
     return []
 
@@ -74,7 +75,11 @@ def state_violations(cluster: Cluster, expected: Expected) -> Iterator[Violation
     plan = cluster.plan()
     if plan is None:
         return
-    restored = _restored(cluster, plan)
+    try:
+        restored = _restored(cluster, plan)
+    except KstateError as error:
+        yield Violation(Kind.STATE, f"the backup cannot be restored: {error}")
+        return
     owners = {w.load.snapshot.incarnation: w.load.snapshot.name for w in cluster.live.values()}
     for uid, key, value in expected.states():
         key_bytes = key.encode()

@@ -131,10 +131,10 @@ class Fed:
         return {"key": key, "value": value, "partition": partition}
 
 
-def some_input(rng: Random, count: int) -> list[Fed]:
-    """Lines and payments mixed, `count` records in all."""
+def some_input(rng: Random, count: int, first: int = 0) -> list[Fed]:
+    """Lines and payments mixed, `count` records in all, numbered in the order of sending from `first` on."""
     fed: list[Fed] = []
-    for number in range(count):
+    for number in range(first, first + count):
         if rng.random() < 0.6:
             words = " ".join(rng.choices(WORDS, k=rng.randint(1, 3)))
             fed.append(Fed("lines", rng.choice(("ann", "bob", None)), Line(number, words)))
@@ -150,7 +150,7 @@ class Expected:
     lines_of: Mapping[str, Counter[int]]
     """Word → the lines it stands in, as often as it does."""
     authors: Mapping[int, str | None]
-    """Line → its key, within which order is kept."""
+    """Line → its key, within which order is kept; in the order of sending."""
     balances: Mapping[str, Sequence[tuple[int, int]]]
     """Account → (payment, total) in order."""
 

@@ -26,6 +26,7 @@ from kstate.testing.world import Actor, Process
 UNIFORM_BLOW = 0.012
 """Probability that a step of a uniform schedule is hit."""
 EMPTY_POLL = 0.03
+SHORT_POLL = 0.1
 LOST_REPORT = 0.03
 LATE_REPORT = 0.03
 
@@ -43,19 +44,25 @@ BLOWS: Sequence[tuple[Blow, int]] = (
 """With their weights."""
 
 
-class Noise:
-    """What is always there until it is calm: delays and small losses, by seed."""
+class SeededDirector:
+    """`Director` and `Supervision` by seed: delays, and small losses until it is calm."""
 
     def __init__(self, rng: Random) -> None:
         self.rng = rng
         self.calm = False
+        self.landed: Counter[str] = Counter()
+        """Blow or fault → how often it met somebody."""
+        self.hit: Counter[tuple[str, str]] = Counter()
+        """(role, step) → how often somebody was hit there."""
+        self.cluster: Cluster
+        """Set by whoever makes the cluster."""
         self._slow = rng.random() < 0.3
         self._pace = rng.choice((1.0, 2.0, 4.0))
 
     def pick(self, ready: Sequence[Actor]) -> Actor:
         return ready[int(self.rng.random() * len(ready))]
 
-    def pause_after(self, step: Step) -> float:
+    def pause_after(self, actor: Actor, step: Step) -> float:  # noqa: ARG002 (everybody is slow)
         """Idle processes wake late by a factor, busy ones take up to a few milliseconds per step."""
         if step.name == "beat":
             return step.wait
@@ -63,7 +70,21 @@ class Noise:
             return step.wait * self._pace * (0.5 + self.rng.random())
         return self.rng.random() * 0.002
 
-    def marker_delay(self) -> float:
+    def stepped(self, actor: Actor) -> None:
+        """Nothing happens to it."""
+
+    def fault(self, actor: Actor | None, call: Call) -> Fault | None:
+        """Polls that bring little, reports that are lost or late."""
+        if self.calm or actor is None or actor.process.role == "outside":
+            return None
+        roll = self.rng.random()
+        if call.operation == "poll":
+            return Fault.EMPTY if roll < EMPTY_POLL else Fault.SHORT if roll < EMPTY_POLL + SHORT_POLL else None
+        if call.operation == "report":
+            return Fault.LOST if roll < LOST_REPORT else Fault.DELAYED if roll < LOST_REPORT + LATE_REPORT else None
+        return None
+
+    def marker_delay(self, log: PartitionLog) -> float:  # noqa: ARG002 (all alike)
         if self.calm:
             return 0.001
         return self.rng.random() * (0.4 if self._slow and self.rng.random() < 0.3 else 0.01)
@@ -73,26 +94,27 @@ class Noise:
             return None
         return self.rng.random() * 0.5
 
-    def fault(self, call: Call) -> Fault | None:
-        roll = self.rng.random()
-        if call.operation == "poll" and roll < EMPTY_POLL:
-            return Fault.EMPTY
-        if call.operation == "report":
-            return Fault.LOST if roll < LOST_REPORT else Fault.DELAYED if roll < LOST_REPORT + LATE_REPORT else None
-        return None
+    def restart_delay(self, process: Process) -> float:  # noqa: ARG002 (all alike)
+        return 0.01 + self.rng.random() * 0.3
+
+    def reports(self, process: Process) -> bool:  # noqa: ARG002 (all alike)
+        return self.rng.random() < 0.5
+
+    def crash_store(self, store: MemoryStore) -> None:
+        store.crash(self.rng)
+
+    def end(self) -> None:
+        """No more faults; whoever is held comes back."""
+        self.calm = True
+        for process in self.cluster.world.running():
+            self.cluster.world.release(process)
 
 
-class HostileDirector:
-    """`Director` and `Supervision` of one seed."""
+class HostileDirector(SeededDirector):
+    """Hits processes at their steps, as triggers say, or anywhere with a small probability."""
 
     def __init__(self, rng: Random, triggers: Sequence[Trigger], *, uniform: float) -> None:
-        self.landed: Counter[str] = Counter()
-        """Blow or fault → how often it met somebody."""
-        self.hit: Counter[tuple[str, str]] = Counter()
-        """(role, step) → how often somebody was hit there."""
-        self.cluster: Cluster
-        self._rng = rng
-        self._noise = Noise(rng)
+        super().__init__(rng)
         self._uniform = uniform
         self._triggers = list(triggers)
         self._taken: Counter[tuple[str, str]] = Counter()
@@ -101,17 +123,9 @@ class HostileDirector:
         self._cuts: dict[Process, list[tuple[float, Callable[[Call], bool]]]] = {}
         """Until when which calls of a process get no answer."""
 
-    # -- Director
-
-    def pick(self, ready: Sequence[Actor]) -> Actor:
-        return self._noise.pick(ready)
-
-    def pause_after(self, actor: Actor, step: Step) -> float:  # noqa: ARG002 (everybody is slow)
-        return self._noise.pause_after(step)
-
     def stepped(self, actor: Actor) -> None:
         process = actor.process
-        if self._noise.calm or actor is not process.main or process.role not in ("worker", "leader"):
+        if self.calm or actor is not process.main or process.role == "outside":
             return
         self._taken[process.role, actor.at] += 1
         for trigger in self._triggers:
@@ -119,11 +133,11 @@ class HostileDirector:
                 self._triggers.remove(trigger)
                 self._strike(process, trigger.blow, trigger.seconds)
                 return
-        if self._uniform and self._rng.random() < self._uniform:
-            self._strike(process, some_blow(self._rng), some_duration(self._rng))
+        if self._uniform and self.rng.random() < self._uniform:
+            self._strike(process, some_blow(self.rng), some_duration(self.rng))
 
     def fault(self, actor: Actor | None, call: Call) -> Fault | None:
-        if self._noise.calm or actor is None or actor.process.role not in ("worker", "leader"):
+        if self.calm or actor is None or actor.process.role == "outside":
             return None
         process, now = actor.process, self.cluster.world.clock.now
         for until, concerns in self._cuts.get(process, ()):
@@ -132,40 +146,18 @@ class HostileDirector:
         breaks = self._breaks.get(process)
         if breaks is not None and breaks(call):
             del self._breaks[process]
-            return self._landed(some_fault(self._rng, call), f"{call.operation} fails")
-        return self._noise.fault(call)
-
-    def marker_delay(self, log: PartitionLog) -> float:  # noqa: ARG002 (all alike)
-        return self._noise.marker_delay()
-
-    def request_delay(self) -> float | None:
-        return self._noise.request_delay()
-
-    # -- Supervision
-
-    def restart_delay(self, process: Process) -> float:  # noqa: ARG002 (all alike)
-        return 0.01 + self._rng.random() * 0.3
-
-    def reports(self, process: Process) -> bool:  # noqa: ARG002 (all alike)
-        return self._rng.random() < 0.5
-
-    def crash_store(self, store: MemoryStore) -> None:
-        store.crash(self._rng)
-
-    # -- the end
+            return self._landed(some_fault(self.rng, call), f"{call.operation} fails")
+        return super().fault(actor, call)
 
     def is_spent(self) -> bool:
         """Nothing more is planned."""
         return not self._triggers and not self._uniform
 
     def end(self) -> None:
-        """No more faults; whoever is held or cut off comes back."""
-        self._noise.calm = True
         self._triggers.clear()
         self._breaks.clear()
         self._cuts.clear()
-        for process in self.cluster.world.running():
-            self.cluster.world.release(process)
+        super().end()
 
     # -- blows
 

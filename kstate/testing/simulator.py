@@ -10,7 +10,8 @@ faults has; not coming to rest is a violation too. The same seed makes the same 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from random import Random
 
@@ -30,7 +31,7 @@ from kstate.testing.memory_log import MemoryReader
 from kstate.testing.oracle import Oracle
 from kstate.testing.results import output_violations, state_violations
 from kstate.testing.sample_job import JOB, PARTITIONS, TOPICS, Balance, Counted, Fed, expected, some_input
-from kstate.testing.schedule import UNIFORM_BLOW, HostileDirector, some_triggers
+from kstate.testing.schedule import UNIFORM_BLOW, HostileDirector, SeededDirector, some_triggers
 from kstate.testing.violations import Kind, Violation
 from kstate.testing.world import Status, World
 
@@ -65,8 +66,9 @@ class Scenario:
     leaders: int
     cutting: bool
     """The leader gives the tiles of the dead in two parts, and joins parts again (S8)."""
-    run_bytes: int
+    run_bytes: int = 1 << 20
     """`state.store_bytes`: small ones make a restore ingest many files."""
+    successor_wait_ms: int = 150
 
 
 @dataclass(slots=True)
@@ -91,7 +93,7 @@ class Outcome:
 class Simulation:
     """One run, step by step: the tests of single stories drive it by hand, `simulate` from end to end."""
 
-    def __init__(self, seed: int, scenario: Scenario, director: HostileDirector, rng: Random) -> None:
+    def __init__(self, seed: int, scenario: Scenario, director: SeededDirector, rng: Random) -> None:
         self.seed = seed
         self.director = director
         self.world = World(transaction_timeout_ms=FAILURE.transaction_timeout_ms, auto_deliver=False)
@@ -116,6 +118,12 @@ class Simulation:
     def at_rest(self) -> bool:
         """Everything was fed, processed and committed."""
         return self._feeder.status is not Status.RUNNING and self.cluster.settled()
+
+    def feed(self, more: Sequence[Fed]) -> None:
+        """Further records, beyond what the source sends."""
+        self.fed += more
+        for fed in more:
+            self.world.log.report(fed.topic, fed.message(self.cluster.blueprint.codecs))
 
     def finish(self) -> list[Violation]:
         """End all faults, come to rest, and compare; every violation of the run."""
@@ -160,10 +168,10 @@ class Simulation:
 
     def _feed(self, rng: Random) -> Steps[None]:
         """The source: plain records, transactions, and now and then one that is aborted and must never count."""
-        log, codecs = self.world.log, self.cluster.blueprint.codecs
-        producer = log.producer("source")
+        producer = self.world.log.producer("source")
         producer.open()
         waiting = list(self.fed)
+        self.fed = []
         while waiting:
             batch, waiting = waiting[: (size := rng.randint(1, 8))], waiting[size:]
             if rng.random() < 0.2:
@@ -174,11 +182,11 @@ class Simulation:
             if rng.random() < 0.4:
                 producer.begin()
                 self._send(producer, batch)
+                self.fed += batch
                 yield FED
                 producer.commit()
             else:
-                for fed in batch:
-                    log.report(fed.topic, fed.message(codecs))
+                self.feed(batch)
             yield FED
 
     def _send(self, producer: Producer, batch: list[Fed]) -> None:
@@ -252,13 +260,14 @@ def _codecs() -> AvroCodecs:
 @cache
 def _blueprint(scenario: Scenario) -> Blueprint:
     topology, codecs = resolve(JOB), _codecs()
+    failure = replace(FAILURE, successor_wait_ms=scenario.successor_wait_ms)
     settings = Settings(
         stream_partitions=PARTITIONS,
         epoch=EpochSettings(interval_ms=20, records_max=9, poll_records=4),
         state=StateSettings(store_bytes=scenario.run_bytes),
-        failure=FAILURE,
+        failure=failure,
     )
-    rules = Rules(FAILURE, expected_workers=scenario.workers, settle_ms=100, start_wait_ms=300, linger_ms=200)
+    rules = Rules(failure, expected_workers=scenario.workers, settle_ms=100, start_wait_ms=300, linger_ms=200)
     description = describe(topology, lambda type_: codecs.value(type_).schema)
     leader = CuttingLeader if scenario.cutting else Leader
     return Blueprint(topology, description, settings, codecs, rules, leader)

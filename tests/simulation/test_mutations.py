@@ -1,0 +1,35 @@
+"""The simulation notices when a clause of the safety rules is missing, by the violation that it leads to.
+
+Each clause is patched out alone. An exception would not count: what must be found is the kind of violation that
+PROTOCOL-REVIEW names, the damage itself.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from kstate.testing.violations import Kind
+from tests.support.mutations import MUTATIONS, Mutation
+
+SEEDS = range(1, 26)
+
+pytestmark = pytest.mark.simulation
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=str)
+def test_without_the_clause_the_damage_is_found(mutation: Mutation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within a few interleavings of its story."""
+    mutation.patch(monkeypatch)
+    found: set[Kind] = set()
+    for seed in SEEDS:
+        found |= mutation.story(seed)
+        if mutation.kind in found:
+            return
+    pytest.fail(f"without {mutation.clause!r}: expected {mutation.kind}, {len(SEEDS)} tellings found {sorted(found)}")
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=str)
+def test_with_the_clause_the_same_story_ends_well(mutation: Mutation) -> None:
+    """Otherwise the story, not the missing clause, would do the damage."""
+    for seed in SEEDS[:5]:
+        assert mutation.story(seed) == set(), f"seed {seed}"

@@ -1,0 +1,202 @@
+"""Stories of PROTOCOL-REVIEW that broke the first draft of the protocol; each breaks again without its rule."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from kstate.clock import Step, Steps
+from kstate.coordinator.commands import Command, Publish
+from kstate.coordinator.leader import Leader
+from kstate.interfaces import Log
+from kstate.messages import PlanPublished
+from kstate.plan import Member, TopicPartition
+from kstate.testing.memory_log import Call, Fault
+from kstate.testing.sample_job import some_input
+from kstate.testing.story import Story
+from kstate.testing.violations import Kind
+from kstate.testing.world import FOR_EVER, Process
+from kstate.wire import decode_control
+from kstate.worker import lifecycle
+from kstate.worker.load import Load
+from kstate.worker.worker import Worker
+from tests.support import mutations
+
+SEEDS = range(1, 6)
+
+pytestmark = pytest.mark.simulation
+
+
+def found(tell: mutations.Tell, *, cutting: bool = False, successor_wait_ms: int = 150) -> set[Kind]:
+    """The kinds of violation in any of a few interleavings of a story."""
+    kinds: set[Kind] = set()
+    for seed in SEEDS:
+        story = Story(seed, cutting=cutting, successor_wait_ms=successor_wait_ms)
+        tell(story)
+        kinds |= story.verdict()
+    return kinds
+
+
+# P1: reading "up to the last stable offset" is too early an end
+
+
+def test_p1_a_commit_hidden_by_an_open_transaction_is_found_by_reading_to_h() -> None:
+    """Two workers share a backup partition; one's open transaction hides the other's commit, which is in doubt."""
+    assert found(mutations.open_transaction_hides_a_commit, cutting=True) == set()
+
+
+def test_p1_doubles_the_epoch_when_the_end_is_the_last_stable_offset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rule S1 taken out: no own marker is seen, so the epoch is done again."""
+    mutations.last_stable_offset_for_h(monkeypatch)
+    assert Kind.DOUBLED in found(mutations.open_transaction_hides_a_commit, cutting=True)
+
+
+# P3: the first open was not "re-opening"
+
+
+@pytest.fixture
+def beats_before_it_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that heartbeats before it has opened its id, so that a plan can name it by then."""
+    beat = Load.beat
+
+    def early(self: Load, log: Log) -> None:
+        self.opened()
+        beat(self, log)
+
+    monkeypatch.setattr(Load, "beat", early)
+
+
+def read_before_open(patch: pytest.MonkeyPatch) -> None:
+    """S3: control is read before the id is opened, not after."""
+
+    def read_then_open(self: lifecycle.Session) -> Steps[None]:
+        yield from self.control.catch_up()
+        self.producer.open()
+        yield Step("opened")
+
+    patch.setattr(lifecycle.Session, "open", read_then_open)
+
+
+def named_but_not_open(story: Story) -> Process:
+    """W0 is named in the plan while its main thread has not taken a step yet."""
+    late = story.process("w0")
+    late.main.wake = FOR_EVER
+    story.until(lambda: bool(story.tiles(late)))
+    return late
+
+
+def runs_beside_its_heirs(story: Story, late: Process) -> None:
+    """W0 comes back, hears nothing new from control, and there is work for whoever believes to own it."""
+    story.cut(late, nothing_new)
+    story.release(late)
+    story.turns(400)
+    story.run.feed(some_input(Random(story.run.seed), 24, first=1_000))
+    story.turns(400)
+    story.uncut(late)
+
+
+def nothing_new(call: Call) -> Fault | None:
+    """Polls of control bring nothing."""
+    return Fault.EMPTY if call == Call("poll", "sim.control") else None
+
+
+def opens_after_its_death(story: Story) -> None:
+    """P3: W0 is declared dead and fenced before its first open, which then succeeds."""
+    late = named_but_not_open(story)
+    story.hold(late)
+    story.until(lambda: story.given_away(late))
+    runs_beside_its_heirs(story, late)
+
+
+def opens_after_its_death_with_the_old_plan(story: Story) -> None:
+    """P3 when control is read before the open: W0 has read the plan that names it."""
+    late = named_but_not_open(story)
+    story.release(late)
+    story.reach(late, "control-read")
+    story.hold(late)
+    story.until(lambda: story.given_away(late))
+    runs_beside_its_heirs(story, late)
+
+
+@pytest.mark.usefixtures("beats_before_it_opens")
+def test_p3_control_read_after_the_first_open_says_that_it_is_dead() -> None:
+    """The first open is like any other: W0 reads control to a fresh end after it, and exits."""
+    assert found(opens_after_its_death) == set()
+
+
+@pytest.mark.usefixtures("beats_before_it_opens")
+def test_p3_runs_beside_its_heir_when_control_is_read_before_the_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rule S3 taken out."""
+    read_before_open(monkeypatch)
+    assert Kind.TWO_OWNERS in found(opens_after_its_death_with_the_old_plan)
+
+
+# P4: control trimmed behind a plan lost a decision
+
+
+def forget_undelivered_deaths(patch: pytest.MonkeyPatch) -> None:
+    """S3: a plan lists the dead whose tiles are not given away yet as members, and does not repeat their death."""
+    carry_out = Leader._carry_out
+
+    def forgetful(self: Leader, command: Command) -> Steps[None]:
+        if isinstance(command, Publish):
+            plan = command.plan
+            names = self.state.control.names
+            members = (*plan.members, *(Member(names[incarnation], incarnation) for incarnation in plan.dead))
+            command = replace(command, plan=replace(plan, members=members, dead=()))
+        yield from carry_out(self, command)
+
+    patch.setattr(Leader, "_carry_out", forgetful)
+
+
+def reads_trimmed_control(story: Story) -> None:
+    """P4: W0 is declared dead and fenced, a plan follows that leaves its tiles, control is trimmed behind that plan."""
+    late, leader = named_but_not_open(story), story.process("l0")
+    story.hold(late)
+    story.reach(leader, "fenced")
+    story.cluster.start_worker("w9")  # somebody joins while the dead one's successor is waited for
+    story.until(lambda: newest_version(story) == 2)
+    story.hold(leader)
+    assert story.tiles(late), "the story needs a plan that has not given the tiles away yet"
+    story.until(lambda: all(w.load.snapshot.plan_version == 2 for _, w in others(story, late)))
+    trim_behind_newest_plan(story)
+    story.release(late)
+    if story.reach(late, "control-read"):
+        story.hold(late)
+    story.release(leader)
+    story.until(lambda: story.given_away(late))
+    runs_beside_its_heirs(story, late)
+
+
+def others(story: Story, process: Process) -> list[tuple[str, Worker]]:
+    """The other workers that live, by incarnation."""
+    return [(i, worker) for i, worker in story.cluster.live.items() if i != process.incarnation]
+
+
+def newest_version(story: Story) -> int:
+    """Version of the newest plan, 0 when there is none."""
+    plan = story.cluster.plan()
+    return plan.version if plan else 0
+
+
+def trim_behind_newest_plan(story: Story) -> None:
+    """DeleteRecords on control: the newest full plan is the first record that is left."""
+    source = TopicPartition(story.cluster.control_topic, 0)
+    records = story.world.log.records(source)
+    plans = [r.offset for r in records if isinstance(decode_control(r.value or b""), PlanPublished)]
+    story.world.log.delete_records({source: plans[-1]})
+
+
+@pytest.mark.usefixtures("beats_before_it_opens")
+def test_p4_a_plan_repeats_the_deaths_that_stand_before_it() -> None:
+    """W0 finds its death in the plan itself, and exits."""
+    assert found(reads_trimmed_control, successor_wait_ms=2_000) == set()
+
+
+@pytest.mark.usefixtures("beats_before_it_opens")
+def test_p4_goes_on_as_a_member_when_plans_do_not_repeat_deaths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Members in every plan taken out: W0 finds no decision, and runs beside its heir."""
+    forget_undelivered_deaths(monkeypatch)
+    assert Kind.TWO_OWNERS in found(reads_trimmed_control, successor_wait_ms=2_000)
