@@ -85,7 +85,10 @@ class KafkaReader:
         self._positions = dict(positions)
         self._fault = self._watch.refusal = None
         self._watch.made_anew.clear()
-        self._client.assign(positions)
+        try:
+            self._client.assign(positions)
+        except ClientCallError as error:
+            raise self._watch.judged(error, "assigning partitions") from error
 
     def poll(self, max_records: int, timeout: float) -> list[Batch]:
         self._check_refusal()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kstate.adapters.kafka_reader import Event, KafkaReader, Run
-from kstate.adapters.kafka_watch import ClientWatch
+from kstate.adapters.kafka_watch import ClientCallError, ClientWatch
 from kstate.config import Settings
 from kstate.errors import ConfigError, DataLossError, RetryableError
 from kstate.plan import TopicPartition
@@ -231,3 +231,19 @@ def test_nothing_is_given_out_of_a_topic_made_anew(
             reader.poll(100, 0)
     reader.assign({B: 0})
     assert reader.poll(100, 0) == []
+
+
+def test_a_client_that_fails_gives_our_own_errors(
+    client: FakeConsumer, reader: KafkaReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of the library comes through, whichever call it is."""
+
+    def fail(*_: object) -> None:
+        raise ClientCallError("_TRANSPORT", "broken")
+
+    monkeypatch.setattr(client, "assign", fail)
+    monkeypatch.setattr(client, "consume", fail)
+    with pytest.raises(RetryableError, match="assigning"):
+        reader.assign({A: 0})
+    with pytest.raises(RetryableError, match="reading"):
+        reader.poll(100, 0)
