@@ -15,7 +15,10 @@ CONTROL_WAIT = Step("control-wait", wait=0.01)
 
 
 class ControlReader:
-    """Reads from the start of the topic on; every message is given out once."""
+    """Reads from the start of the topic on.
+
+    Every message is given out once: what was read before the broker stopped answering is kept for the next call.
+    """
 
     def __init__(self, log: Log, app: str, clock: Clock) -> None:
         self.partition = TopicPartition(control_topic(app), 0)
@@ -23,15 +26,13 @@ class ControlReader:
         self._clock = clock
         self._reader: Reader | None = None
         self._position = 0
+        self._kept: list[Control] = []
+        """Read, and not given out yet."""
 
     def poll(self) -> list[Control]:
         """What has become visible since, without waiting."""
-        messages: list[Control] = []
-        for batch in self._opened().poll(POLL_RECORDS, 0.0):
-            for offset, value in zip(batch.offsets, batch.values, strict=True):
-                messages.append(self._decoded(offset, value or b""))
-            self._position = batch.next_offset
-        return messages
+        self._read_on()
+        return self._give_out()
 
     def visible(self) -> Steps[list[Control]]:
         """Everything that is committed now, without waiting for transactions that are open."""
@@ -47,10 +48,20 @@ class ControlReader:
             self._reader.close()
 
     def _read_to(self, end: int) -> Steps[list[Control]]:
-        messages = self.poll()
+        self._read_on()
         while self._position < end:
             yield CONTROL_WAIT
-            messages += self.poll()
+            self._read_on()
+        return self._give_out()
+
+    def _read_on(self) -> None:
+        for batch in self._opened().poll(POLL_RECORDS, 0.0):
+            for offset, value in zip(batch.offsets, batch.values, strict=True):
+                self._kept.append(self._decoded(offset, value or b""))
+            self._position = batch.next_offset
+
+    def _give_out(self) -> list[Control]:
+        messages, self._kept = self._kept, []
         return messages
 
     def _opened(self) -> Reader:

@@ -200,3 +200,24 @@ def test_p4_goes_on_as_a_member_when_plans_do_not_repeat_deaths(monkeypatch: pyt
     """Members in every plan taken out: W0 finds no decision, and runs beside its heir."""
     forget_undelivered_deaths(monkeypatch)
     assert Kind.TWO_OWNERS in found(reads_trimmed_control, successor_wait_ms=2_000)
+
+
+# What the simulation itself found
+
+
+def read_bit_by_bit(story: Story) -> None:
+    """A leader is replaced; its successor gets control record by record, and in between no answer; it dies, too."""
+    story.until(lambda: newest_version(story) == 1)
+    story.world.crash(story.process("l0"))
+    story.until(lambda: any(process.name == "l0" for process in story.world.running()))
+    successor = story.process("l0")
+    story.reach(successor, "opened")
+    answers = iter([Fault.SHORT, Fault.RETRYABLE, Fault.SHORT, Fault.RETRYABLE])
+    story.cut(successor, lambda call: next(answers, None) if call == Call("poll", "sim.control") else None)
+    story.reach(successor, "term-started")
+    story.world.crash(successor)
+
+
+def test_no_control_message_is_lost_when_the_broker_stops_answering_midway() -> None:
+    """Otherwise the new leader counts its term, or plan, from what it has not lost, and no later leader can start."""
+    assert found(read_bit_by_bit) == set()
