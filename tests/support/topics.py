@@ -43,6 +43,7 @@ def plain_producer(bootstrap_servers: str, partitioner: str = "murmur2_random") 
             "bootstrap.servers": bootstrap_servers,
             "partitioner": partitioner,
             "linger.ms": 5,
+            "enable.idempotence": True,  # or a retry puts an earlier batch behind a later one: another order to expect
             "message.max.bytes": 2_000_000,  # the broker's own limit decides
             "log_level": 0,
         }
