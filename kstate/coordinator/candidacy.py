@@ -38,6 +38,8 @@ def stand_by(edges: Edges, app: str, patience_s: float) -> Steps[int | None]:
         reports.start_since(edges.clock.time_ms() - round(patience_s * 1000))
         heard = _Heard()
         _listen(heard, (yield from reports.present()), edges.clock.monotonic())
+        if heard.leader is not None:
+            edges.events.info("standing by", leader=heard.leader, term=heard.term)
         while heard.leader is not None and edges.clock.monotonic() - heard.at < patience_s:
             yield STANDING_BY
             if ends := [code for message in control.poll() if (code := _ending(message)) is not None]:

@@ -151,6 +151,7 @@ class Leader:
         self._reports = ReportsReader(self._edges, self._job.app)
         yield from self._patiently(self._start_reports)
         self._beat = LeaderBeat(self._state.control.term, self._office.name)
+        self._edges.events.info("leading", term=self._beat.term)
         yield TERM_STARTED
 
     def _open_and_read(self) -> Steps[None]:
