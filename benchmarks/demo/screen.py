@@ -32,10 +32,8 @@ class Figures:
     workers: Sequence[str]
 
     def __str__(self) -> str:
-        return (
-            f"input read {self.lines_read / self.lines:.0%}, "
-            f"words counted {self.words_counted:,} of {self.words:,} ({self.rate:,.0f}/s), {'; '.join(self.workers)}"
-        )
+        counted = f"{self.words_counted:,} of {self.words:,} words counted, {self.rate:,.0f}/s"
+        return "; ".join([f"{self.lines_read / self.lines:.0%} of the input read", counted, *self.workers])
 
 
 class Rate:

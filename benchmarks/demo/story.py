@@ -275,6 +275,7 @@ def told(scale: Scale, screen: Screen) -> Outcome:
     text = repeated(python_topics(), scale.words)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kstate-demo-")))
+        screen.tell("starting Apache Kafka, which is downloaded the first time")
         with download_bar() as on_download:
             broker = stack.enter_context(EmbeddedBroker(on_download=on_download))
         stack.enter_context(screen)
