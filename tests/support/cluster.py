@@ -16,7 +16,7 @@ from pathlib import Path
 from kstate.messages import ProcessExited
 from kstate.plan import reports_topic
 from kstate.wire import encode_report
-from tests.support.oracle import await_true, committed
+from tests.support.oracle import Seen, await_true, committed
 from tests.support.sabotage import FOLDER_VARIABLE, Deed, Event, EventLog, Order
 from tests.support.topics import produce
 
@@ -205,6 +205,15 @@ class Cluster:
 
         self.await_true(lambda: bool(found()), seconds, f"step {step!r} of {worker}")
         return found()[0]
+
+    def output(self, name: str) -> str:
+        """What all processes of a name printed."""
+        path = self.folder / f"{name}.out"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def records(self, topic: str) -> list[Seen]:
+        """All committed records of a topic."""
+        return committed(self.bootstrap_servers, topic)
 
     def await_records(self, topic: str, count: int, seconds: float = DEED_SECONDS) -> None:
         """Wait until at least so many records of a topic are committed."""
