@@ -32,6 +32,7 @@ class Broker:
                 "bootstrap.servers": self.servers,
                 "group.id": "benchmark",
                 "enable.auto.commit": False,
+                "auto.offset.reset": "error",
                 "isolation.level": "read_committed",
                 "enable.partition.eof": True,
             }
