@@ -173,7 +173,6 @@ class RocksStore:
 
     def _build(self, file: Path, pairs: Iterable[tuple[bytes, bytes | None]]) -> bool:
         """Write a sorted file; False when there is nothing to write."""
-        file.unlink(missing_ok=True)
         ascending = iter(pairs)
         first = next(ascending, None)
         if first is None:
