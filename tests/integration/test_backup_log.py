@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from kstate.adapters.kafka import KafkaLog
+from kstate.clock import SystemClock, run_steps
+from kstate.config import Settings
+from kstate.errors import BackupLogError
+from kstate.keyspace import FULL_RANGE
+from kstate.plan import TopicPartition
 from kstate.state.blocks import Block, decode_frame
+from kstate.state.lineage import Lineage
+from kstate.state.restore import RestoreTarget, restore
+from kstate.testing.memory_store import MemoryStore
 from kstate.testing.real_kafka import KafkaUnderTest
 from tests.support.cluster import Cluster, cluster
-from tests.support.oracle import assert_exactly_once, await_true, committed
+from tests.support.oracle import assert_exactly_once, await_true
 from tests.support.topics import admin, create_topics, entries, expected_tallies, produce, produce_entries
 
 pytestmark = pytest.mark.integration
 
-BACKUP_LOG = 7
-"""Exit code (kstate.errors)."""
+BACKUP_LOG = BackupLogError.exit_code
+GIVEN = 3_000
 
 Log = list[bytes]
 Harm = Callable[[Log], tuple[Log, int, str]]
@@ -62,6 +72,48 @@ def add_rubbish(log: Log) -> tuple[Log, int, str]:
     return [*log, b"rubbish from somebody else"], len(log), "expected"
 
 
+HARMS: list[Harm] = [flip_a_byte_of_a_block, lose_a_block, lose_a_marker, lose_the_last_marker, add_rubbish]
+
+
+@pytest.fixture
+def made(kstate_kafka: KafkaUnderTest, tmp_path: Path) -> Iterator[Cluster]:
+    """The tally job after a run of several epochs, all of it in one partition."""
+    with cluster(kstate_kafka.bootstrap_servers, "tally", tmp_path) as made:
+        create_topics(made.bootstrap_servers, {made.topic("entries"): 1, made.topic("tallies"): 1})
+        produce_entries(made.bootstrap_servers, made.topic("entries"), entries(GIVEN))
+        made.pace(0.0003)
+        assert made.run("--until-end", workers=1).wait() == 0, made.report()
+        made.pace(0)
+        yield made
+
+
+def log_of(made: Cluster) -> Log:
+    """The backup log as it is."""
+    return [record.value or b"" for record in made.records(made.internal("tally.backup"))]
+
+
+def restored(made: Cluster, source: TopicPartition) -> Lineage:
+    """Restore a log into an empty store, as a worker does."""
+    settings = Settings(bootstrap_servers=made.bootstrap_servers)
+    target = RestoreTarget(source, 1, FULL_RANGE)
+    with closing(KafkaLog(settings, SystemClock())) as log:
+        return run_steps(restore(log, MemoryStore(), target, SystemClock(), settings), SystemClock())
+
+
+def test_a_harmed_backup_log_is_not_restored_and_a_sound_one_is(made: Cluster) -> None:
+    """Each harm stands in a partition of its own; the error names it and the offset."""
+    sound, copies = log_of(made), made.topic("copies")
+    create_topics(made.bootstrap_servers, {copies: len(HARMS) + 1})
+    for number, harm in enumerate(HARMS):
+        harmed, offset, word = harm(list(sound))
+        produce(made.bootstrap_servers, copies, ((None, data) for data in harmed), partition=number)
+        with pytest.raises(BackupLogError, match=rf"{copies}\[{number}\] at offset {offset}: .*{word}"):
+            restored(made, TopicPartition(copies, number))
+    produce(made.bootstrap_servers, copies, ((None, data) for data in sound), partition=len(HARMS))
+    ((_, position),) = restored(made, TopicPartition(copies, len(HARMS)))
+    assert position.progress == {made.topic("entries"): GIVEN}
+
+
 def rewrite(made: Cluster, topic: str, log: Sequence[bytes]) -> None:
     """Make the topic anew with this content in its only partition."""
     client = admin(made.bootstrap_servers)
@@ -71,30 +123,17 @@ def rewrite(made: Cluster, topic: str, log: Sequence[bytes]) -> None:
     produce(made.bootstrap_servers, topic, ((None, data) for data in log), partition=0)
 
 
-def test_a_harmed_backup_log_is_refused_and_a_sound_one_is_not(kstate_kafka: KafkaUnderTest, tmp_path: Path) -> None:
-    """Whoever has to restore from it stops with exit code 7 and says where. The same log unharmed restores."""
-    with cluster(kstate_kafka.bootstrap_servers, "tally", tmp_path) as made:
-        server, backup = made.bootstrap_servers, made.internal("tally.backup")
-        create_topics(server, {made.topic("entries"): 1, made.topic("tallies"): 1})
-        given = entries(3_000)
-        produce_entries(server, made.topic("entries"), given)
-        made.pace(0.0003)  # so that there are several epochs
-        assert made.run("--until-end", workers=1).wait() == 0, made.report()
-        made.pace(0)
-        sound = [record.value or b"" for record in committed(server, backup)]
-        for harm in (flip_a_byte_of_a_block, lose_a_block, lose_a_marker, lose_the_last_marker, add_rubbish):
-            harmed, offset, word = harm(list(sound))
-            rewrite(made, backup, harmed)
-            shutil.rmtree(made.data / made.app)
-            more = entries(20, first=len(given))
-            produce_entries(server, made.topic("entries"), more)
-            given += more
-            before = made.output("run")
-            assert made.run("--until-end", workers=1).wait() == BACKUP_LOG, made.report()
-            said = " ".join(made.output("run").removeprefix(before).split())
-            assert f"{backup}[0] at offset {offset}" in said, said
-            assert word in said
-        rewrite(made, backup, sound)
-        for _ in ("to the ends fixed by the first refused run", "to the present ones"):
-            assert made.run("--until-end", workers=1).wait() == 0, made.report()
-        assert_exactly_once(server, made.topic("tallies"), expected_tallies(given))
+def test_a_job_with_a_torn_backup_log_stops_and_goes_on_once_it_is_whole(made: Cluster) -> None:
+    """On a new machine: exit code 7 and the place; nothing is processed until the log is put right."""
+    backup, sound = made.internal("tally.backup"), log_of(made)
+    harmed, offset, _ = lose_the_last_marker(list(sound))
+    rewrite(made, backup, harmed)
+    shutil.rmtree(made.data / made.app)
+    more = entries(500, first=GIVEN)
+    produce_entries(made.bootstrap_servers, made.topic("entries"), more)
+    assert made.run("--until-end", workers=1).wait() == BACKUP_LOG, made.report()
+    assert f"{backup}[0] at offset {offset}" in " ".join(made.output("run").split())
+    assert len(made.records(made.topic("tallies"))) == GIVEN
+    rewrite(made, backup, sound)
+    assert made.run("--until-end", workers=1).wait() == 0, made.report()
+    assert_exactly_once(made.bootstrap_servers, made.topic("tallies"), expected_tallies(entries(GIVEN) + more))
