@@ -31,7 +31,7 @@ def preload(broker: Broker, topic: str, count: int, keys: int, partitions: int) 
     """Write the sequence, raw Avro, placed as Java producers place it."""
     encode = AvroCodecs().value(Txn).encode
     producer = Producer(
-        {"bootstrap.servers": broker.servers, "acks": "all", "linger.ms": 20, "compression.type": "lz4"}
+        {"bootstrap.servers": broker.servers, "enable.idempotence": True, "linger.ms": 20, "compression.type": "lz4"}
     )
     placed: dict[str, int] = {}
     records = transactions(count, keys)

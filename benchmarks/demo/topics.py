@@ -37,7 +37,9 @@ def create(servers: str, partitions: Mapping[str, int]) -> None:
 def write_lines(servers: str, topic: str, partitions: int, lines: Iterable[str]) -> None:
     """Produce each line as a record without key, in turn to each partition."""
     schema = _schema("line")
-    producer = Producer({"bootstrap.servers": servers, "acks": "all", "linger.ms": 20, "compression.type": "lz4"})
+    producer = Producer(
+        {"bootstrap.servers": servers, "enable.idempotence": True, "linger.ms": 20, "compression.type": "lz4"}
+    )
     refused: list[Any] = []
     first_ms = time.time_ns() // 1_000_000  # results carry event times: far back, retention would delete them
     for number, line in enumerate(lines):
