@@ -55,6 +55,8 @@ class Blueprint:
     codecs: Codecs
     rules: Rules
     leader: type[Leader] = Leader
+    until_end: bool = False
+    """A bounded run."""
 
 
 class Supervision(Protocol):
@@ -97,11 +99,14 @@ class Cluster:
         """Every worker ever, by its process."""
         self.live: dict[str, Worker] = {}
         """Incarnation → worker, of those that have neither ended nor crashed."""
+        self._leaders: dict[Process, Leader] = {}
         self.stores: dict[str, MemoryStore] = {}
         """Data folders by worker name: they outlive processes."""
         self.plans: list[Plan] = []
         """Every committed plan, in order."""
         self._logger = logger
+        self._over = False
+        """A bounded run is complete: nobody is started any more."""
         self._starts = count(1)
         self.control_topic = control_topic(blueprint.topology.app)
         self._control_position = 0
@@ -130,9 +135,10 @@ class Cluster:
         world, blueprint = self.world, self.blueprint
         incarnation = f"{name}.{next(self._starts)}"
         edges = LeaderEdges(world.log, world.clock, self._logger)
-        office = Office(incarnation, rules=blueprint.rules)
+        office = Office(incarnation, until_end=blueprint.until_end, rules=blueprint.rules)
         leader = blueprint.leader(blueprint.description, blueprint.settings, edges, office)
         process = world.start("leader", name, incarnation, leader.run(), self._beats(leader.beat))
+        self._leaders[process] = leader
         process.gone = lambda gone: self._gone(gone, self.start_leader)
         return process
 
@@ -154,7 +160,7 @@ class Cluster:
             if gone is not None:
                 gone(process)
             if exit_code(process) == 0:
-                self.world.later(restart_delay, partial(_start, self.start_worker, process.name))
+                self.world.later(restart_delay, partial(self._restart, self.start_worker, process.name))
 
         process.gone = then
 
@@ -174,11 +180,29 @@ class Cluster:
     def _gone(self, process: Process, start: Callable[[str], Process]) -> None:
         code = exit_code(process)
         if self.supervision.reports(process):
-            report = encode_report(ProcessExited(process.incarnation, code))
+            report = encode_report(ProcessExited(process.incarnation, code, restarts=code not in NOT_RESTARTED))
             topic = reports_topic(self.blueprint.topology.app)
             self._report(lambda: self.world.log.report(topic, {"value": report, "partition": 0}))
         if code not in NOT_RESTARTED:
-            self.world.later(self.supervision.restart_delay(process), partial(_start, start, process.name))
+            self.world.later(self.supervision.restart_delay(process), partial(self._restart, start, process.name))
+        elif self.blueprint.until_end:
+            self._end_when_complete()
+
+    def _restart(self, start: Callable[[str], Process], name: str) -> None:
+        if not self._over:
+            start(name)
+
+    def _end_when_complete(self) -> None:
+        """As `kstate run` does: a bounded run is over when its leader, or every worker, has ended with exit code 0."""
+        led = any(process.result == 0 for process in self._leaders)
+        names = {process.name for process in self.workers}
+        worked = {process.name for process in self.workers if process.result == 0}
+        if led or worked == names:
+            self._over = True
+            for leader in self._leaders.values():
+                leader.stop()
+            for worker in self.workers.values():
+                worker.stop()
 
     def _report(self, send: Callable[[], None]) -> None:
         try:
@@ -224,10 +248,6 @@ class Cluster:
         """Whether there is a record, or an open transaction, at or behind an offset."""
         log = self.world.log.partition(source)
         return log.stable_end < log.end or bool(log.records(max(offset, log.start), log.end))
-
-
-def _start(start: Callable[[str], Process], name: str) -> None:
-    start(name)
 
 
 def exit_code(process: Process) -> int:

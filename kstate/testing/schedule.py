@@ -5,16 +5,18 @@ happens there, for long: a process stopped between two particular steps until ot
 schedules hardly ever make, and what breaks protocols. Both have the same noise underneath: markers that arrive late,
 polls that bring nothing, lost and late reports, idle processes that wake late.
 
-Every blow that found its victim is counted in `landed`. `calm` ends it all, and brings back who is held.
+Every blow that found its victim is counted in `landed`. `end` ends it all, and brings back who is held.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from random import Random
 
 from kstate.clock import Step
+from kstate.state.layout import lineage_key
 from kstate.testing.cluster import Cluster
 from kstate.testing.faults import Blow, Trigger, some_fault
 from kstate.testing.memory_broker import PartitionLog
@@ -29,6 +31,8 @@ EMPTY_POLL = 0.03
 SHORT_POLL = 0.1
 LOST_REPORT = 0.03
 LATE_REPORT = 0.03
+LOST_LINEAGE = 0.3
+LINEAGE_KEYS = lineage_key(0, 0)[:3], b"\x00\x00\x03"
 
 BLOWS: Sequence[tuple[Blow, int]] = (
     (Blow.CRASH, 5),
@@ -101,7 +105,12 @@ class SeededDirector:
         return self.rng.random() < 0.5
 
     def crash_store(self, store: MemoryStore) -> None:
+        """Now and then it says no longer how far it is: a copy of unknown age, which is of no use."""
         store.crash(self.rng)
+        if self.rng.random() < LOST_LINEAGE:
+            entries = [key for key, _ in store.scan(*LINEAGE_KEYS)]
+            store.write(entries, [None] * len(entries))
+            store.flush()
 
     def end(self) -> None:
         """No more faults; whoever is held comes back."""
@@ -120,8 +129,7 @@ class HostileDirector(SeededDirector):
         self._taken: Counter[tuple[str, str]] = Counter()
         self._breaks: dict[Process, Callable[[Call], bool]] = {}
         """The next call of this process for which it says so fails."""
-        self._cuts: dict[Process, list[tuple[float, Callable[[Call], bool]]]] = {}
-        """Until when which calls of a process get no answer."""
+        self._cuts: dict[Process, list[_Cut]] = {}
 
     def stepped(self, actor: Actor) -> None:
         process = actor.process
@@ -140,13 +148,16 @@ class HostileDirector(SeededDirector):
         if self.calm or actor is None or actor.process.role == "outside":
             return None
         process, now = actor.process, self.cluster.world.clock.now
-        for until, concerns in self._cuts.get(process, ()):
-            if now < until and concerns(call):
-                return self._landed(Fault.LOST if call.operation == "report" else Fault.RETRYABLE, "cut off")
+        for cut in self._cuts.get(process, ()):
+            if now < cut.until and cut.concerns(call):
+                self.landed[cut.name] += not cut.felt
+                cut.felt = True
+                return Fault.LOST if call.operation == "report" else Fault.RETRYABLE
         breaks = self._breaks.get(process)
         if breaks is not None and breaks(call):
             del self._breaks[process]
-            return self._landed(some_fault(self.rng, call), f"{call.operation} fails")
+            self.landed[f"{call.operation} fails"] += 1
+            return some_fault(self.rng, call)
         return super().fault(actor, call)
 
     def is_spent(self) -> bool:
@@ -167,7 +178,6 @@ class HostileDirector(SeededDirector):
 
     def _strike(self, process: Process, blow: Blow, seconds: float) -> None:
         world = self.cluster.world
-        self.landed[blow.name.lower()] += 1
         self.hit[process.role, process.main.at] += 1
         match blow:
             case Blow.CRASH:
@@ -182,25 +192,24 @@ class HostileDirector(SeededDirector):
             case _:
                 world.tell(process.incarnation, f"{blow.name.lower()} for {seconds:.2f} s at {process.main.at}")
                 self._disturb(process, blow, world.clock.now + seconds)
+                return
+        self.landed[blow.name.lower()] += 1
 
     def _disturb(self, process: Process, blow: Blow, until: float) -> None:
         """Blows that let calls fail; they have landed only when one does."""
-        self.landed[blow.name.lower()] -= 1
-        cuts = self._cuts.setdefault(process, [])
-        control = self.cluster.control_topic
         match blow:
             case Blow.BREAK:
                 self._breaks[process] = lambda call: call.operation != "report"
             case Blow.DOUBT:
                 self._breaks[process] = lambda call: call.operation == "commit"
-            case Blow.CUT:
-                cuts.append((until, lambda _: True))
-            case Blow.CUT_CONTROL:
-                cuts.append((until, lambda call: call == Call("poll", control)))
-            case Blow.SILENCE:
-                cuts.append((until, lambda call: call.operation == "report"))
             case _:
-                raise AssertionError(f"{blow} needs no call")
+                control = Call("poll", self.cluster.control_topic)
+                concerns: Mapping[Blow, Callable[[Call], bool]] = {
+                    Blow.CUT: lambda _: True,
+                    Blow.CUT_CONTROL: lambda call: call == control,
+                    Blow.SILENCE: lambda call: call.operation == "report",
+                }
+                self._cuts.setdefault(process, []).append(_Cut(blow.name.lower(), until, concerns[blow]))
 
     def _stop(self, process: Process) -> None:
         """SIGTERM and a new start later: a rolling restart. A leader has no work to finish."""
@@ -211,9 +220,15 @@ class HostileDirector(SeededDirector):
         else:
             self.cluster.stop_worker(process, self.restart_delay(process))
 
-    def _landed(self, fault: Fault, what: str) -> Fault:
-        self.landed[what] += 1
-        return fault
+
+@dataclass(slots=True)
+class _Cut:
+    """Some calls of a process get no answer for a while."""
+
+    name: str
+    until: float
+    concerns: Callable[[Call], bool]
+    felt: bool = False
 
 
 def some_blow(rng: Random) -> Blow:
@@ -232,4 +247,4 @@ def some_triggers(rng: Random, count: int) -> list[Trigger]:
         ("leader", step) for step in sorted(leader_steps())
     ]
     chosen = [rng.choice(places) for _ in range(count)]
-    return [Trigger(r, s, 1 + int(rng.expovariate(0.5)), some_blow(rng), some_duration(rng)) for r, s in chosen]
+    return [Trigger(r, s, 1 + int(rng.expovariate(0.3)), some_blow(rng), some_duration(rng)) for r, s in chosen]

@@ -9,16 +9,19 @@ faults has; not coming to rest is a violation too. The same seed makes the same 
 
 from __future__ import annotations
 
+import sys
+from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from random import Random
+from time import monotonic
 
 from kstate.adapters.avro import AvroCodecs
 from kstate.api.describe import describe
 from kstate.api.topology import resolve
-from kstate.clock import Step, Steps
+from kstate.clock import Step, Steps, run_steps
 from kstate.config import EpochSettings, FailureSettings, Settings, StateSettings
 from kstate.coordinator.core import Rules
 from kstate.coordinator.leader import Leader
@@ -28,6 +31,7 @@ from kstate.plan import TopicPartition
 from kstate.testing.cluster import Blueprint, Cluster
 from kstate.testing.cutting import CuttingLeader
 from kstate.testing.memory_log import MemoryReader
+from kstate.testing.named_steps import leader_steps, worker_steps
 from kstate.testing.oracle import Oracle
 from kstate.testing.results import output_violations, state_violations
 from kstate.testing.sample_job import JOB, PARTITIONS, TOPICS, Balance, Counted, Fed, expected, some_input
@@ -36,9 +40,9 @@ from kstate.testing.violations import Kind, Violation
 from kstate.testing.world import Status, World
 
 RECORDS = 36
-FAULTS_S = 3.0
+FAULTS_S = 2.0
 """Virtual seconds after which faults end, if the schedule is not spent before."""
-STEPS_MAX = 1_500
+STEPS_MAX = 900
 """Steps after which faults end."""
 REST_TURNS_MAX = 30_000
 """A cluster without faults that is not at rest after so many turns is wedged."""
@@ -49,6 +53,10 @@ LINGER_TURNS = 300
 """Turns after the cluster came to rest, in which late requests and zombies may still act."""
 UNIFORM_SHARE = 0.25
 """Of the seeds; the others are biased."""
+BOUNDED_SHARE = 0.12
+"""Of the seeds: bounded runs."""
+HALTED_SHARE = 0.08
+"""Of the others: in the end the job is made to halt."""
 FED = Step("fed", wait=0.06)
 OBSERVED = Step("observed", wait=0.05)
 
@@ -69,6 +77,8 @@ class Scenario:
     run_bytes: int = 1 << 20
     """`state.store_bytes`: small ones make a restore ingest many files."""
     successor_wait_ms: int = 150
+    until_end: bool = False
+    """All input is there from the start, and the job ends by itself."""
 
 
 @dataclass(slots=True)
@@ -95,6 +105,7 @@ class Simulation:
 
     def __init__(self, seed: int, scenario: Scenario, director: SeededDirector, rng: Random) -> None:
         self.seed = seed
+        self.scenario = scenario
         self.director = director
         self.world = World(transaction_timeout_ms=FAILURE.transaction_timeout_ms, auto_deliver=False)
         self.world.director = director
@@ -108,7 +119,11 @@ class Simulation:
         """What a read_committed reader has seen of the outputs, in order within each partition."""
         self._reader = MemoryReader(self.world.log)
         self._reader.assign({TopicPartition(topic, p): 0 for topic in ("counts", "totals") for p in range(PARTITIONS)})
-        self._feeder = self.world.start("outside", "feeder", "feeder", self._feed(rng))
+        feeding = self._feed(rng)
+        if scenario.until_end:
+            run_steps(feeding, self.world.clock)
+            feeding = _nothing()
+        self._feeder = self.world.start("outside", "feeder", "feeder", feeding)
         self.world.start("outside", "observer", "observer", self._observe())
         for number in range(scenario.leaders):
             self.cluster.start_leader(f"l{number}")
@@ -116,7 +131,9 @@ class Simulation:
             self.cluster.start_worker(f"w{number}")
 
     def at_rest(self) -> bool:
-        """Everything was fed, processed and committed."""
+        """Everything was fed, processed and committed; a bounded run has ended."""
+        if self.scenario.until_end:
+            return self._is_over()
         return self._feeder.status is not Status.RUNNING and self.cluster.settled()
 
     def feed(self, more: Sequence[Fed]) -> None:
@@ -143,6 +160,12 @@ class Simulation:
                 self.oracle.report(*violation)
         return self.oracle.violations
 
+    def halt(self) -> None:
+        """Something that only people can mend: an input is made anew, with another partition count. All must stop."""
+        self.world.log.recreate_topic("lines", PARTITIONS + 1)
+        if not self.world.run(self._is_over, REST_TURNS_MAX):
+            self.oracle.report(Kind.WEDGED, "the job is to halt, but not everybody stops")
+
     def outcome(self) -> Outcome:
         """What became of it."""
         world, director = self.world, self.director
@@ -156,6 +179,10 @@ class Simulation:
             director.hit,
             world.told(),
         )
+
+    def _is_over(self) -> bool:
+        """No worker or leader is left, and none will be started."""
+        return self.world.quiet and all(process.role == "outside" for process in self.world.running())
 
     def _check_ends(self) -> None:
         """No process may die of anything but what its contract names."""
@@ -230,7 +257,7 @@ def simulate(seed: int) -> Outcome:
     rng = Random(seed)
     scenario = some_scenario(rng)
     uniform = rng.random() < UNIFORM_SHARE
-    triggers = () if uniform else some_triggers(rng, rng.randint(4, 9))
+    triggers = () if uniform else some_triggers(rng, rng.randint(6, 12))
     director = HostileDirector(rng, triggers, uniform=UNIFORM_BLOW if uniform else 0.0)
     run = Simulation(seed, scenario, director, rng)
     world = run.world
@@ -238,7 +265,8 @@ def simulate(seed: int) -> Outcome:
         if world.clock.now > FAULTS_MIN_S and director.is_spent() and run.at_rest():
             break
         world.turn()
-    run.finish()
+    if not run.finish() and not scenario.until_end and rng.random() < HALTED_SHARE:
+        run.halt()
     return run.outcome()
 
 
@@ -249,6 +277,7 @@ def some_scenario(rng: Random) -> Scenario:
         leaders=rng.randint(1, 2),
         cutting=rng.random() < 0.5,
         run_bytes=rng.choice((256, 1 << 20)),
+        until_end=rng.random() < BOUNDED_SHARE,
     )
 
 
@@ -270,8 +299,74 @@ def _blueprint(scenario: Scenario) -> Blueprint:
     rules = Rules(failure, expected_workers=scenario.workers, settle_ms=100, start_wait_ms=300, linger_ms=200)
     description = describe(topology, lambda type_: codecs.value(type_).schema)
     leader = CuttingLeader if scenario.cutting else Leader
-    return Blueprint(topology, description, settings, codecs, rules, leader)
+    return Blueprint(topology, description, settings, codecs, rules, leader, scenario.until_end)
+
+
+def _nothing() -> Steps[None]:
+    yield FED
+
+
+@dataclass(slots=True)
+class Summary:
+    """The figures of many seeds."""
+
+    seeds: int = 0
+    steps: int = 0
+    landed: Counter[str] = field(default_factory=Counter)
+    coverage: Counter[tuple[str, str]] = field(default_factory=Counter)
+    hit: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def add(self, outcome: Outcome) -> None:
+        """One more seed."""
+        self.seeds += 1
+        self.steps += outcome.steps
+        self.landed += outcome.landed
+        self.coverage += outcome.coverage
+        self.hit += outcome.hit
+
+    def never_taken(self) -> list[tuple[str, str]]:
+        """Steps that exist and were not taken in any seed, as (role, step)."""
+        steps = [("worker", step) for step in worker_steps()] + [("leader", step) for step in leader_steps()]
+        return sorted(step for step in steps if not self.coverage[step])
+
+    def __str__(self) -> str:
+        rows = [f"{'step':28}{'taken':>9}{'hit':>7}"]
+        rows += [
+            f"{role + ' ' + step:28}{taken:>9}{self.hit[role, step]:>7}"
+            for (role, step), taken in sorted(self.coverage.items())
+            if role != "outside" and step != "beat"
+        ]
+        landed = ", ".join(f"{name} {number}" for name, number in self.landed.most_common())
+        mean = f"mean {self.steps / self.seeds:.0f} steps and {self.landed.total() / self.seeds:.1f} faults that landed"
+        return "\n".join([*rows, f"faults: {landed}", f"{self.seeds} seeds, {mean} per seed"])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; exit code 1 when a violation was found."""
+    parser = ArgumentParser(prog="python -m kstate.testing.simulator", description="Simulate clusters under faults.")
+    parser.add_argument("--first", type=int, default=1, help="the first seed")
+    parser.add_argument("--seeds", type=int, default=500, help="how many seeds")
+    parser.add_argument("--until-failure", action="store_true", help="stop at the first violation and tell its story")
+    options = parser.parse_args(arguments)
+    summary, failed, started = Summary(), 0, monotonic()
+    for seed in range(options.first, options.first + options.seeds):
+        outcome = simulate(seed)
+        summary.add(outcome)
+        if outcome.violations:
+            failed += 1
+            _say(outcome if options.until_failure else f"seed {seed}: {outcome.violations[0]}")
+            if options.until_failure:
+                break
+    rate = summary.seeds / (monotonic() - started) * 60
+    _say(summary)
+    _say(f"{rate:.0f} seeds a minute, {failed} with violations; steps never taken: {summary.never_taken() or 'none'}")
+    return 1 if failed else 0
+
+
+def _say(what: object) -> None:
+    sys.stdout.write(f"{what}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    pass
+    sys.exit(main())
