@@ -111,12 +111,10 @@ class RocksStore:
             self._db.write(batch, self._write_options)
 
     def scan(self, lo: bytes, hi: bytes) -> Iterator[tuple[bytes, bytes]]:
-        options = _checked()
-        options.set_iterate_upper_bound(hi)
         with self._guarded():
-            iterator = self._db.iter(options)  # it sees the store as of now, not of its first use
+            iterator = self._db.iter(_checked())  # it sees the store as of now, not of its first use
             iterator.seek(lo)
-        return self._pairs(iterator)
+        return self._pairs(iterator, hi)
 
     def delete_range(self, lo: bytes, hi: bytes) -> None:
         with self._guarded():
@@ -187,9 +185,11 @@ class RocksStore:
         writer.finish()
         return True
 
-    def _pairs(self, iterator: Any) -> Iterator[tuple[bytes, bytes]]:
-        while iterator.valid():
-            yield iterator.key(), iterator.value()
+    def _pairs(self, iterator: Any, hi: bytes) -> Iterator[tuple[bytes, bytes]]:
+        # The end is looked for here: of a native upper bound the binding keeps only a pointer into the Python object,
+        # and once that is freed and its memory used again, the scan ends early, without an error [M].
+        while iterator.valid() and (key := iterator.key()) < hi:
+            yield key, iterator.value()
             iterator.next()
         with self._guarded():
             iterator.status()  # an iterator on a corrupt block ends like one at its end

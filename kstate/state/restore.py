@@ -25,9 +25,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kstate.clock import Clock, Step, Steps
-from kstate.config import Settings
+from kstate.config import MIB, Settings
 from kstate.errors import DataLossError
-from kstate.interfaces import Log, Store
+from kstate.interfaces import Log, Reader, Store
 from kstate.keyspace import KeyRange
 from kstate.plan import TopicPartition
 from kstate.state.backup import Applied, BackupReader
@@ -41,8 +41,11 @@ AWAIT_RECORDS = Step("await-records", wait=0.01)
 INGESTED = Step("ingested")
 RESTORED = Step("restored")
 
-_POLL_RECORDS = 64
-"""Records hold up to 512 KiB each: at most 32 MiB at once."""
+_POLL_RECORDS = 16
+"""Records hold up to 512 KiB each: at most 8 MiB at once."""
+_STEP_POLLS = 32
+_STEP_BYTES = 4 * MIB
+"""A step ends at whichever comes first, after some 0.1 s: other key ranges may be running between the steps."""
 _RUN_FRACTION = 4
 """A sorted run in memory is at most this fraction of `state.store_bytes`."""
 _ENTRY_OVERHEAD_BYTES = 200
@@ -115,17 +118,28 @@ def _read(log: Log, copy: _LocalCopy, proof: BackupReader, position: int, end: i
     try:
         reader.assign({copy.target.source: position})
         while position < end:
-            batches = reader.poll(_POLL_RECORDS, 0.0)
-            for batch in batches:
-                for applied in proof.feed(batch):
-                    copy.collect(applied)
-                position = batch.next_offset
+            before = position
+            position = _read_some(reader, copy, proof, position, end)
             if copy.full:
                 copy.ingest(proof.proven())
                 yield INGESTED
-            yield READ if batches else AWAIT_RECORDS
+            yield READ if position > before else AWAIT_RECORDS
     finally:
         reader.close()
+
+
+def _read_some(reader: Reader, copy: _LocalCopy, proof: BackupReader, position: int, end: int) -> int:
+    """Collect one step's worth of what is there; the position behind it."""
+    enough = copy.collected_bytes + _STEP_BYTES
+    for _ in range(_STEP_POLLS):
+        batches = reader.poll(_POLL_RECORDS, 0.0)
+        for batch in batches:
+            for applied in proof.feed(batch):
+                copy.collect(applied)
+            position = batch.next_offset
+        if not batches or position >= end or copy.full or copy.collected_bytes >= enough:
+            break
+    return position
 
 
 class _LocalCopy:
@@ -136,12 +150,13 @@ class _LocalCopy:
         self._store = store
         self._run_bytes = run_bytes
         self._run: dict[bytes, bytes | None] = {}
-        self._bytes = 0
+        self.collected_bytes = 0
+        """Estimated memory of the run."""
 
     @property
     def full(self) -> bool:
         """The run has reached its limit."""
-        return self._bytes >= self._run_bytes
+        return self.collected_bytes >= self._run_bytes
 
     def usable(self, log_start: int, end: int, report: Callable[[str], None]) -> Lineage:
         """Where the target's slots stand, without those whose next record is not in the log."""
@@ -172,7 +187,7 @@ class _LocalCopy:
             self._empty(key_range)
         prefix = self._prefix
         self._run.update((prefix + suffix, value) for suffix, value in applied.entries())
-        self._bytes += sum(len(block.frame) + _ENTRY_OVERHEAD_BYTES * block.count for block in applied.blocks)
+        self.collected_bytes += sum(len(block.frame) + _ENTRY_OVERHEAD_BYTES * block.count for block in applied.blocks)
 
     def ingest(self, lineage: Lineage) -> None:
         """Add the run to the store as one sorted file, together with the lineage entry that it makes true."""
@@ -181,7 +196,7 @@ class _LocalCopy:
         self._run[key] = value
         self._store.ingest(sorted(self._run.items()))
         self._run.clear()
-        self._bytes = 0
+        self.collected_bytes = 0
 
     def write(self, lineage: Lineage) -> None:
         """Add the rest of the run and the lineage entry in one write."""

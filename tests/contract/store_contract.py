@@ -79,6 +79,21 @@ class StoreContract:
         bench.store.delete_range(b"a", b"z")
         assert list(scan) == [(b"b", b"2"), (b"c", b"3")]
 
+    @pytest.mark.parametrize("length", range(1, 25))
+    def test_a_scan_is_not_disturbed_by_what_happens_meanwhile(self, bench: StoreBench, length: int) -> None:
+        """Nor by the memory that is used for it: bounds of any length, among reads and writes of keys of any length."""
+        keys = [b"k%04d" % i for i in range(2_000)]
+        bench.store.write(keys, [b"v" * 20] * len(keys))
+        bench.store.flush()
+        others = [b"a" * i for i in range(1, 40)]
+        for _ in range(3):
+            scan = bench.store.scan(b"a", b"z" * length)
+            found = [bench.store.get_many([other]) for other in others]
+            bench.store.write(others, others)
+            bench.store.write(others, [None] * len(others))
+            assert found == [[None]] * len(others)
+            assert [key for key, _ in scan] == keys
+
     def test_a_range_is_deleted_without_its_end(self, bench: StoreBench) -> None:
         """What is written afterwards stays."""
         bench.store.write([b"a", b"b", b"c", b"d"], [b"v"] * 4)
