@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kstate.keyspace import FULL_RANGE, KeyRange
 from kstate.state.blocks import BlockHeader, BlockKind, Marker, MarkerKind, encode_blocks
+from kstate.state.checkpoint import Changes, Piece, Standing, advance, checkpoint
 from kstate.state.layout import key_suffix
 from kstate.state.lineage import Lineage, Position, encode_lineage
 from kstate.state.markers import encode_marker, joint_checksum, writer_id
@@ -48,7 +49,30 @@ LINEAGE = Lineage(
     ]
 )
 
+BACKUP_LINEAGE = Lineage()
+
+
+def _backup() -> list[bytes]:
+    """A whole backup log of operator 2: two halves, then the whole, by two writers."""
+    high = key_suffix(0x9ABC, 1, b"cherry")
+    epochs: list[tuple[KeyRange, dict[bytes, bytes | None], str]] = [
+        (KeyRange(0, 0x8000), dict(zip(SUFFIXES, VALUES, strict=True)), WRITER),
+        (KeyRange(0x8000, 0x10000), {high: VALUES[0]}, "worker-2.00ff"),
+        (FULL_RANGE, {SUFFIXES[0]: None, SUFFIXES[1]: VALUES[0], high: VALUES[2]}, WRITER),
+    ]
+    log: list[bytes] = []
+    for key_range, entries, writer in epochs:
+        changes = Changes(list(entries), list(entries.values()))
+        made = checkpoint(Piece(2, 0, key_range), changes, BACKUP_LINEAGE, Standing(writer, 12, {"words": len(log)}))
+        log += [*made.blocks, encode_marker(made.marker)]
+        advance(BACKUP_LINEAGE, made.marker, len(log) - 1)
+    return log
+
+
+BACKUP_STATE = {SUFFIXES[1]: VALUES[0], SUFFIXES[2]: VALUES[2], key_suffix(0x9ABC, 1, b"cherry"): VALUES[2]}
+
 CONTENT = {
+    "backup-v1.hex": _backup(),
     "frames-v1.hex": [*BLOCKS, encode_marker(MARKER), encode_marker(RELEASE)],
     "lineage-v1.hex": [encode_lineage(LINEAGE), encode_lineage(Lineage())],
 }
