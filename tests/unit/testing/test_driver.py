@@ -114,9 +114,12 @@ def test_dead_letters_are_for_the_test_to_look_at() -> None:
 
 def test_a_dead_letter_that_nobody_looked_at_fails_the_test() -> None:
     """Otherwise a bug in a handler would read as "nothing came out"."""
-    with pytest.raises(
-        OperatorError, match=r"1 records of operator 'bank'.*deposits\[0\]@0 with ZeroDivisionError: a bug"
-    ), Driver(JOB) as d:
+    with (
+        pytest.raises(
+            OperatorError, match=r"1 records of operator 'bank'.*deposits\[0\]@0 with ZeroDivisionError: a bug"
+        ),
+        Driver(JOB) as d,
+    ):
         d.send(Bank.deposits, Deposit("a", 0))
 
 
