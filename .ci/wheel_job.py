@@ -69,7 +69,7 @@ def fill(servers: str) -> None:
     admin = AdminClient({"bootstrap.servers": servers})
     for future in admin.create_topics([NewTopic("visits", 3, 1), NewTopic("totals", 3, 1)]).values():
         future.result()
-    producer = Producer({"bootstrap.servers": servers, "partitioner": "murmur2_random"})
+    producer = Producer({"bootstrap.servers": servers, "partitioner": "murmur2_random", "enable.idempotence": True})
     for number in range(USERS * ROUNDS):
         user = f"user-{number % USERS}".encode()
         producer.produce("visits", bytes([2 * len(user)]) + user + b"\x02p", user)
