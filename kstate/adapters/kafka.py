@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import wraps
 from itertools import groupby
 from typing import Any, Final, ParamSpec, TypeVar, cast
@@ -170,15 +171,21 @@ class KafkaLog:
             try:
                 answer = request()
             except TimeoutError as error:
-                raise unreachable(self.settings.bootstrap_servers, doing, self._watch.trouble) from error
+                raise self._judged(ClientCallError("_TIMED_OUT", "no answer in time"), doing) from error
             except _CLIENT_ERRORS as error:
                 fault = _fault(error)
                 if fault.code not in SETTLING or self.clock.monotonic() >= deadline:
-                    raise self._watch.judged(fault, doing) from error
+                    raise self._judged(fault, doing) from error
             else:
                 self._watch.clear()
                 return answer
             self.clock.sleep(_SETTLE_PAUSE)
+
+    def _judged(self, fault: ClientCallError, doing: str) -> KstateError:
+        """Our own error; why nobody answers (login, certificate, address) the client tells only when it is polled."""
+        with suppress(*_CLIENT_ERRORS):
+            self._administrator().poll(0)
+        return self._watch.judged(fault, doing)
 
     def _described(self, names: list[str]) -> dict[str, list[Any] | None]:
         """The partitions of topics, None for a topic that does not exist."""

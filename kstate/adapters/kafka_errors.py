@@ -114,7 +114,7 @@ def unreachable(servers: str, doing: str, trouble: str = "") -> RetryableError:
     said = f" The client says: {trouble}." if trouble else ""
     return RetryableError(
         f"{doing}: no answer from Kafka at {servers}.{said}",
-        hint="is the broker up, and are address and login right? The same call may be tried again.",
+        hint="is the broker up, and are address, security.protocol and login right? The call may be tried again.",
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from typing import Final, Protocol
 
 from kstate.adapters.kafka_errors import Meaning, meaning, translated, unreachable
@@ -38,6 +39,25 @@ _SILENCE: Final = frozenset({"_TIMED_OUT", "_TRANSPORT", "_ALL_BROKERS_DOWN", "_
 """Codes of a broker that does not answer."""
 
 _TROUBLES_KEPT: Final = 20
+
+_BROKEN_SHOWN_EVERY_S: Final = 10.0
+"""While a broker is away each client tells of ten broken connections a second: people are shown one in this time."""
+
+
+class _Shown:
+    """When a broken connection was shown last, by any client of this process (monotonic seconds)."""
+
+    at = float("-inf")
+
+
+def _is_news(facility: str) -> bool:
+    """Whether people should see a line of this facility now."""
+    if facility != "FAIL":
+        return facility not in _HARMLESS
+    if (now := time.monotonic()) < _Shown.at + _BROKEN_SHOWN_EVERY_S:
+        return False
+    _Shown.at = now
+    return True
 
 
 class ClientError(Protocol):
@@ -81,7 +101,7 @@ class ClientWatch:
             return
         text = self.scrubbed(message % args)
         if level >= logging.INFO:
-            _LOGGER.log(level, "%s", text)
+            _LOGGER.log(level if _is_news(str(facility)) else logging.DEBUG, "%s", text)
         if facility == "TXNERR" and (code := _TRANSACTION_ERROR.search(text)):
             self._judge(code[1], text)
         if found := _TOPIC_ID.search(text):
