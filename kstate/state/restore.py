@@ -78,7 +78,7 @@ def restore(
 
     A gap in the result is a slot that no marker covers: its state is empty and its inputs start where the plan says.
     Slots outside the target are not touched; they may be running in the same store. Raises BackupLogError (rule S5),
-    CorruptStateError, and RetryableError, after which it may be started over.
+    CorruptStateError, DataLossError (the log lost what was committed), and RetryableError: then it may start over.
     """
     while True:
         end = yield from fresh_end(log, target.source, clock, settings.failure.stuck_log_ms, report)
@@ -159,10 +159,15 @@ class _LocalCopy:
         return self.collected_bytes >= self._run_bytes
 
     def usable(self, log_start: int, end: int, report: Callable[[str], None]) -> Lineage:
-        """Where the target's slots stand, without those whose next record is not in the log."""
+        """Where the target's slots stand, without those whose next record was trimmed.
+
+        Raises DataLossError for a copy that stands beyond the end: it was committed, and the log has lost it.
+        """
         kept = self._stored().slice(self.target.key_range)
         for key_range, position in list(kept):
-            if not log_start <= position.offset <= end:
+            if position.offset > end:
+                raise _lost(self.target, position.offset, end)
+            if position.offset < log_start:
                 kept.clear(key_range)
                 log_says = f"the backup log {self.target.source} goes from {log_start} to {end}"
                 report(f"Local copy of {key_range} stands at {position.offset}, {log_says}: it is dropped.")
@@ -226,3 +231,11 @@ class _LocalCopy:
 
     def _entry(self, lineage: Lineage, dropped: list[KeyRange] | None = None) -> tuple[bytes, bytes]:
         return lineage_entry(self._store, self.target.operator_id, self.target.source.partition, lineage, dropped or ())
+
+
+def _lost(target: RestoreTarget, offset: int, end: int) -> DataLossError:
+    return DataLossError(
+        f"Backup log {target.source} ends at {end}, but this worker's local copy of {target.key_range} was committed up "
+        f"to {offset}: the topic was deleted and made anew, or has lost records.",
+        hint="bring the topic back; to give the job's state up and begin anew, delete its topics and data folders.",
+    )

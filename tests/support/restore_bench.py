@@ -58,12 +58,17 @@ class Bench:
             self.backup.commit(dict.fromkeys(suffixes, b"v%d" % i) | dict.fromkeys(gone), key_range)
 
     def put_stale(self, key_range: KeyRange = FULL_RANGE) -> None:
-        """A local copy, durable, that is of no use: old entries, and a position that the log does not reach."""
-        position = replace(self.backup.lineage.values()[0], offset=1_000_000)
-        key, value = lineage_entry(self.store, OPERATOR, SOURCE.partition, Lineage([(key_range, position)]))
+        """A local copy, durable, that is of no use: old entries of slots that the lineage does not know."""
+        key, value = lineage_entry(self.store, OPERATOR, SOURCE.partition, Lineage(), [key_range])
         stale = [PREFIX + entry(key_range.lo + i, b"stale") for i in range(20)]
         self.store.write([key, *stale], [value, *(b"old" for _ in stale)])
         self.store.flush()
+
+    def put_ahead(self) -> None:
+        """A local copy that was committed further than the log reaches."""
+        position = replace(self.backup.lineage.values()[0], offset=1_000_000)
+        key, value = lineage_entry(self.store, OPERATOR, SOURCE.partition, Lineage([(FULL_RANGE, position)]))
+        self.store.write([key], [value])
 
     def assigned(self) -> list[int]:
         """From now on: where readers of the backup log are put."""
