@@ -23,7 +23,7 @@ from kstate.state.checkpoint import Checkpoint, position_after
 from kstate.state.lineage import Lineage
 from kstate.state.markers import Marker, encode_marker, joint_checksum
 
-_HINT = "keep the topic as it is and restore a savepoint, or start anew with `kstate reset`"
+HINT = "keep the topic as it is and restore a savepoint, or start anew with `kstate reset`"
 
 
 def backup_messages(checkpoint: Checkpoint, partition: int) -> tuple[list[OutMessage], OutMessage]:
@@ -192,7 +192,7 @@ class BackupReader:
             self._unproven.clear(key_range)
 
     def _error(self, offset: int, reason: str) -> BackupLogError:
-        return BackupLogError(f"Backup log {self._source} at offset {offset}: {reason}.", hint=_HINT)
+        return BackupLogError(f"Backup log {self._source} at offset {offset}: {reason}.", hint=HINT)
 
 
 def _within(inner: KeyRange, outer: KeyRange) -> bool:

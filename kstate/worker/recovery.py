@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kstate.clock import Clock, Step, Steps
-from kstate.errors import BackupLogError, RetryableError
-from kstate.interfaces import Log
+from kstate.errors import BackupLogError, DecodeError, RetryableError
+from kstate.interfaces import Batch, Log
 from kstate.plan import TopicPartition, backup_topic
+from kstate.state.backup import HINT
 from kstate.state.blocks import Marker, decode_frame
 from kstate.state.freshness import fresh_end
 from kstate.worker.epoch import PieceEpoch, Prepared
 
 LOOKED = Step("looked")
+POLL_RECORDS = 64
+"""Records hold up to 512 KiB each."""
+POLL_S = 0.05
 
 
 def look_for_epoch(log: Log, clock: Clock, app: str, prepared: Prepared) -> Steps[Mapping[TopicPartition, int] | None]:
@@ -60,15 +64,26 @@ def _own_markers(
             f"{partition} was trimmed to {start}, past {position} where this worker stands: it starts over."
         )
     reader = log.reader()
-    reader.assign({partition: position})
     found: dict[tuple[str, int, int, int], int] = {}
-    while position < end:
-        for batch in reader.poll(1_000, 0.05):
-            position = batch.next_offset
-            for offset, value in zip(batch.offsets, batch.values, strict=True):
-                frame = decode_frame(value or b"")
-                if isinstance(frame, Marker):
-                    found[(frame.incarnation, frame.key_range.lo, frame.key_range.hi, frame.epoch)] = offset
-        yield LOOKED
-    reader.close()
+    try:
+        reader.assign({partition: position})
+        while position < end:
+            for batch in reader.poll(POLL_RECORDS, POLL_S):
+                position = batch.next_offset
+                found |= _markers(batch)
+            yield LOOKED
+    finally:
+        reader.close()
+    return found
+
+
+def _markers(batch: Batch) -> dict[tuple[str, int, int, int], int]:
+    found: dict[tuple[str, int, int, int], int] = {}
+    for offset, value in zip(batch.offsets, batch.values, strict=True):
+        try:
+            frame = decode_frame(value or b"")
+        except DecodeError as error:
+            raise BackupLogError(f"Backup log {batch.source} at offset {offset}: {error}", hint=HINT) from error
+        if isinstance(frame, Marker):
+            found[(frame.incarnation, frame.key_range.lo, frame.key_range.hi, frame.epoch)] = offset
     return found
