@@ -235,7 +235,7 @@ class _LocalCopy:
 
 def _lost(target: RestoreTarget, offset: int, end: int) -> DataLossError:
     return DataLossError(
-        f"Backup log {target.source} ends at {end}, but this worker's local copy of {target.key_range} was committed up "
-        f"to {offset}: the topic was deleted and made anew, or has lost records.",
+        f"Backup log {target.source} ends at {end}, but this worker's local copy of {target.key_range} was committed "
+        f"up to {offset}: the topic was deleted and made anew, or has lost records.",
         hint="bring the topic back; to give the job's state up and begin anew, delete its topics and data folders.",
     )
