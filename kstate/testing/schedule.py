@@ -32,6 +32,8 @@ SHORT_POLL = 0.1
 LOST_REPORT = 0.03
 LATE_REPORT = 0.03
 LOST_LINEAGE = 0.3
+DOUBT_SHARE = 0.6
+"""Of the biased schedules."""
 LINEAGE_KEYS = lineage_key(0, 0)[:3], b"\x00\x00\x03"
 
 BLOWS: Sequence[tuple[Blow, int]] = (
@@ -243,8 +245,15 @@ def some_duration(rng: Random) -> float:
 
 def some_triggers(rng: Random, count: int) -> list[Trigger]:
     """A biased schedule: any step of worker or leader may be chosen, however rare it is."""
-    places = [("worker", step) for step in sorted(worker_steps())] + [
-        ("leader", step) for step in sorted(leader_steps())
-    ]
+    workers, leaders = sorted(worker_steps()), sorted(leader_steps())
+    places = [("worker", step) for step in workers] + [("leader", step) for step in leaders]
     chosen = [rng.choice(places) for _ in range(count)]
-    return [Trigger(r, s, 1 + int(rng.expovariate(0.3)), some_blow(rng), some_duration(rng)) for r, s in chosen]
+    triggers = [Trigger(r, s, 1 + int(rng.expovariate(0.3)), some_blow(rng), some_duration(rng)) for r, s in chosen]
+    return triggers + (_doubt(rng) if rng.random() < DOUBT_SHARE else [])
+
+
+def _doubt(rng: Random) -> list[Trigger]:
+    """A commit in doubt, and something that hits its worker while it finds out: by chance the two hardly ever meet."""
+    doubt = Trigger("worker", "flushed", 1 + int(rng.expovariate(0.2)), Blow.DOUBT, 0.0)
+    steps = rng.sample(("tainted", "looked", "undone"), 2)
+    return [doubt, *(Trigger("worker", step, 1, some_blow(rng), some_duration(rng)) for step in steps)]
