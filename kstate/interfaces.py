@@ -1,5 +1,5 @@
-"""The contracts of the edges: log, store, codec. Each has one suite in tests/contract, run over memory and the real
-thing.
+"""The contracts of the edges: log, store, codecs, and the log of events that people read. Log and store have one suite
+each in tests/contract, run over memory and the real thing.
 
 Everything here is batch-wise. Nothing blocks for long: waiting is done by the caller, between named steps
 (kstate.clock).
@@ -211,7 +211,7 @@ class Codec(Protocol[T]):
 
     @property
     def fingerprint(self) -> bytes:
-        """8 bytes, DESIGN §8."""
+        """Of the schema, 8 bytes (kstate.schemas)."""
         ...
 
     def encode(self, value: T) -> bytes: ...
@@ -239,5 +239,17 @@ class Codecs(Protocol):
         ...
 
     def key(self, type_: Any) -> KeyCodec[Any]:
-        """For a key type; ConfigError for float, map, nullable (DESIGN §2)."""
+        """For a key type; ConfigError for one without canonical bytes (kstate.keys)."""
         ...
+
+
+class EventLog(Protocol):
+    """A structured logger for people: what happened, with fields; `reason` is the field that says why."""
+
+    def debug(self, event: str, **fields: Any) -> object: ...
+
+    def info(self, event: str, **fields: Any) -> object: ...
+
+    def warning(self, event: str, **fields: Any) -> object: ...
+
+    def error(self, event: str, **fields: Any) -> object: ...

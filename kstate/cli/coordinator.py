@@ -15,7 +15,7 @@ from kstate.cli.session import AsJson, Incarnation, JobArgument, Parent, await_b
 from kstate.cli.settings import Bootstrap, Data
 from kstate.clock import SystemClock, run_steps
 from kstate.coordinator.core import Rules
-from kstate.coordinator.edges import Edges
+from kstate.coordinator.edges import LeaderEdges
 from kstate.coordinator.leader import Leader, Office
 
 NAME = "coordinator"
@@ -46,7 +46,7 @@ def coordinator(  # noqa: PLR0913 (a command takes its options as parameters)
         office = Office(incarnation or new_incarnation(session.app, NAME), until_end=until_end, rules=rules)
         with closing(KafkaLog(settings, SystemClock())) as log:
             await_broker(log, logger)
-            edges = Edges(log, SystemClock(), logger)
+            edges = LeaderEdges(log, SystemClock(), logger)
             leader = Leader(session.description(), settings, edges, office)
             on_stop(leader.stop)
             with HeartbeatThread(leader.beat, settings.failure.heartbeat_ms / 1000):

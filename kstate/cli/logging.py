@@ -64,7 +64,7 @@ def _line(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:  # 
     level = str(event.get("level", "info"))
     mark = "" if level in {"info", "debug"} else f"{level.upper()} "
     trace = event.pop("exception", None)
-    reason = event.pop("reason", None) or event.pop("why", None)
+    reason = event.pop("reason", None)
     rest = "".join(f"  {name}={value}" for name, value in event.items() if name not in _QUIET)
     line = f"{event['timestamp']} {event['who']:<12} {mark}{event['event']}{rest}{f': {reason}' if reason else ''}"
     return f"{line}\n{trace}" if trace else line

@@ -84,5 +84,5 @@ def await_broker(log: KafkaLog, logger: Any) -> str:
         try:
             return log.cluster_id()
         except RetryableError as error:
-            logger.warning("waiting for the broker", why=str(error))
+            logger.warning("waiting for the broker", reason=str(error))
             clock.sleep(BROKER_WAIT_S)

@@ -148,6 +148,6 @@ class Supervisor:
                     place.process = None
                     self._surroundings.exited(place.incarnation, code, restarts=False)
                 elif self._stops > 1 or self._clock.monotonic() >= deadline:
-                    self._surroundings.say("killed", name=place.name, why="it did not end in time")
+                    self._surroundings.say("killed", name=place.name, reason="it did not end in time")
                     place.process.kill()
             yield WATCH

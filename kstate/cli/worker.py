@@ -28,8 +28,9 @@ from kstate.cli.settings import Bootstrap, Data
 from kstate.clock import SystemClock, run_steps
 from kstate.plan import Member
 from kstate.state.layout import identity_entry
+from kstate.worker.edges import WorkerEdges
 from kstate.worker.load import Load
-from kstate.worker.worker import Edges, Worker
+from kstate.worker.worker import Worker
 
 GC_THRESHOLDS = (50_000, 20, 100)
 """A worker keeps hundreds of thousands of small objects alive and makes no cycles of them: with CPython's default of
@@ -55,7 +56,7 @@ def worker(  # noqa: PLR0913 (a command takes its options as parameters)
         with closing(KafkaLog(session.settings, SystemClock())) as log:
             cluster = await_broker(log, logger)
             with closing(_opened(session, member, cluster, logger)) as store:
-                edges = Edges(log, store, session.codecs, SystemClock(), logger)
+                edges = WorkerEdges(log, store, session.codecs, SystemClock(), logger)
                 code = _run(session, member, edges)
     raise typer.Exit(code)
 
@@ -66,11 +67,11 @@ def _opened(session: Session, member: Member, cluster: str, logger: Any) -> Rock
     folder = session.settings.data / session.app / member.name
     opened = open_store(folder, stamp, session.settings.state.store_bytes)
     if opened.wiped:
-        logger.warning("local store wiped, its content comes from the backup", folder=str(folder), why=opened.wiped)
+        logger.warning("local store wiped, its content comes from the backup", folder=str(folder), reason=opened.wiped)
     return opened.store
 
 
-def _run(session: Session, member: Member, edges: Edges) -> int:
+def _run(session: Session, member: Member, edges: WorkerEdges) -> int:
     """The worker's life; the last heartbeat, sent when it is over, says how it ended."""
     load = Load(session.app, member, *where_am_i())
     life = Worker(session.topology, session.settings, edges, load, member)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from kstate.clock import Step, Steps
 from kstate.coordinator.control_log import ControlLog
-from kstate.coordinator.edges import Edges
+from kstate.coordinator.edges import LeaderEdges
 from kstate.coordinator.reports import ReportsReader
 from kstate.messages import Control, JobHalted, LeaderBeat, PlanPublished, ProcessExited, Report
 
@@ -26,7 +26,7 @@ class _Heard:
     at: float = 0.0
 
 
-def stand_by(edges: Edges, app: str, patience_s: float) -> Steps[int | None]:
+def stand_by(edges: LeaderEdges, app: str, patience_s: float) -> Steps[int | None]:
     """Return None once nobody leads; or the exit code when the job came to its end while this candidate waited.
 
     What stood in the control topic before does not count: whoever comes to a complete or halted job starts it anew. A
@@ -39,7 +39,7 @@ def stand_by(edges: Edges, app: str, patience_s: float) -> Steps[int | None]:
         heard = _Heard()
         _listen(heard, (yield from reports.present()), edges.clock.monotonic())
         if heard.leader is not None:
-            edges.events.info("standing by", leader=heard.leader, term=heard.term)
+            edges.logger.info("standing by", leader=heard.leader, term=heard.term)
         while heard.leader is not None and edges.clock.monotonic() - heard.at < patience_s:
             yield STANDING_BY
             if ends := [code for message in control.poll() if (code := _ending(message)) is not None]:

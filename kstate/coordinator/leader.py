@@ -20,7 +20,7 @@ from kstate.coordinator.candidacy import stand_by
 from kstate.coordinator.commands import Command, Declare, Fence, Finish, Halt, Publish, TakeEnds
 from kstate.coordinator.control_log import ControlLog
 from kstate.coordinator.core import Rules, State, decide, fresh_state, observe
-from kstate.coordinator.edges import Edges
+from kstate.coordinator.edges import LeaderEdges
 from kstate.coordinator.events import ControlRead, EndsTaken, Event, Fenced, OwnBeat, Surveyed, Tick, TopicsCounted
 from kstate.coordinator.reports import ReportsReader, send_report
 from kstate.coordinator.survey import Survey, prepare
@@ -59,7 +59,7 @@ class _Stopping(Exception):  # noqa: N818 (no error: how a stop leaves the neste
 class Leader:
     """One candidate for the leadership of a job, and its leader while it lasts."""
 
-    def __init__(self, job: JobDescription, settings: Settings, edges: Edges, office: Office) -> None:
+    def __init__(self, job: JobDescription, settings: Settings, edges: LeaderEdges, office: Office) -> None:
         self._job = job
         self._settings = settings
         self._edges = edges
@@ -151,7 +151,7 @@ class Leader:
         self._reports = ReportsReader(self._edges, self._job.app)
         yield from self._patiently(self._start_reports)
         self._beat = LeaderBeat(self._state.control.term, self._office.name)
-        self._edges.events.info("leading", term=self._beat.term)
+        self._edges.logger.info("leading", term=self._beat.term)
         yield TERM_STARTED
 
     def _open_and_read(self) -> Steps[None]:
@@ -230,7 +230,7 @@ class Leader:
         try:
             yield from self._control.commit(name, message)
         except TaintedError as error:
-            self._edges.events.warning("control transaction in doubt", what=name, why=str(error))
+            self._edges.logger.warning("control transaction in doubt", what=name, reason=str(error))
             yield from self._reopen()
             return
         except RetryableError as error:  # before the transaction began: nothing is written
@@ -260,7 +260,7 @@ class Leader:
         """S2: only called for a death that was read back from control."""
         assert incarnation in self._state.control.dead
         self._edges.log.fence(incarnation)
-        self._edges.events.info("fenced", worker=incarnation)
+        self._edges.logger.info("fenced", worker=incarnation)
         self._observe(Fenced(incarnation))
         yield FENCED
 
@@ -278,7 +278,7 @@ class Leader:
             self._observe(ControlRead(message))
             if self._beat is not None:
                 decision = self._state.control.decisions[-1]
-                self._edges.events.info(decision.what, term=decision.term, reason=decision.reason)
+                self._edges.logger.info(decision.what, term=decision.term, reason=decision.reason)
 
     def _observe(self, event: Event) -> None:
         self._state = observe(self._state, event)
@@ -293,7 +293,7 @@ class Leader:
                 yield from self._pause(error)
 
     def _pause(self, error: RetryableError) -> Steps[None]:
-        self._edges.events.warning("the broker does not answer; trying again", why=str(error))
+        self._edges.logger.warning("the broker does not answer; trying again", reason=str(error))
         yield RETRY
 
     def _check_stop(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kstate.clock import Step, Steps
-from kstate.coordinator.edges import Edges
+from kstate.coordinator.edges import LeaderEdges
 from kstate.errors import DataLossError, DecodeError
 from kstate.messages import Report
 from kstate.plan import TopicPartition, reports_topic
@@ -16,7 +16,7 @@ REPORTS_WAIT = Step("reports-wait", wait=0.01)
 class ReportsReader:
     """Follows the reports topic from some moment on."""
 
-    def __init__(self, edges: Edges, app: str) -> None:
+    def __init__(self, edges: LeaderEdges, app: str) -> None:
         self._edges = edges
         self._partition = TopicPartition(reports_topic(app), 0)
         self._reader = edges.log.reader()
@@ -66,10 +66,12 @@ class ReportsReader:
         try:
             return decode_report(value)
         except DecodeError as error:
-            self._edges.events.warning("unreadable report skipped", where=f"{self._partition}@{offset}", why=str(error))
+            self._edges.logger.warning(
+                "unreadable report skipped", where=f"{self._partition}@{offset}", reason=str(error)
+            )
             return None
 
 
-def send_report(edges: Edges, app: str, report: Report) -> None:
+def send_report(edges: LeaderEdges, app: str, report: Report) -> None:
     """Send a report without waiting; may be called from any thread."""
     edges.log.report(reports_topic(app), {"value": encode_report(report), "partition": 0})

@@ -27,7 +27,7 @@ def fresh_end(
     source: TopicPartition,
     clock: Clock,
     stuck_ms: int = STUCK_MS,
-    report: Callable[[str], None] = _logger.warning,
+    report: Callable[[str], object] = _logger.warning,
 ) -> Steps[int]:
     """The end offset of everything written up to now, once all of it is committed or aborted (rule S1).
 
@@ -47,7 +47,7 @@ def fresh_end(
 class StuckWatch:
     """Notices a last stable offset that stands still while the end is ahead, for longer than `patience` seconds."""
 
-    def __init__(self, source: TopicPartition, clock: Clock, patience: float, report: Callable[[str], None]) -> None:
+    def __init__(self, source: TopicPartition, clock: Clock, patience: float, report: Callable[[str], object]) -> None:
         self._source = source
         self._clock = clock
         self._patience = patience

@@ -14,7 +14,7 @@ from kstate.api.topology import Topology
 from kstate.clock import Step, Steps
 from kstate.config import Settings
 from kstate.coordinator.core import Rules
-from kstate.coordinator.edges import Edges as LeaderEdges
+from kstate.coordinator.edges import LeaderEdges
 from kstate.coordinator.leader import Leader, Office
 from kstate.description import JobDescription
 from kstate.errors import (
@@ -32,8 +32,8 @@ from kstate.plan import Member, Plan, Tile, TopicPartition, control_topic, repor
 from kstate.testing.memory_store import MemoryStore
 from kstate.testing.world import Process, Status, World
 from kstate.wire import decode_control, encode_report
+from kstate.worker.edges import WorkerEdges
 from kstate.worker.load import Load
-from kstate.worker.worker import Edges as WorkerEdges
 from kstate.worker.worker import Worker
 
 NOT_RESTARTED = frozenset(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from kstate.clock import Clock, Step, Steps
 from kstate.errors import FencedError, RetryableError
-from kstate.interfaces import Log, Producer
+from kstate.interfaces import EventLog, Log, Producer
 from kstate.plan import Member
 from kstate.worker.control import ControlFollower, Standing
 
@@ -21,7 +19,7 @@ class Session:
     Invariant: after every open of the transactional id control was read to a fresh end before anything else was done.
     """
 
-    def __init__(self, log: Log, control: ControlFollower, member: Member, clock: Clock, logger: Any) -> None:
+    def __init__(self, log: Log, control: ControlFollower, member: Member, clock: Clock, logger: EventLog) -> None:
         self.control = control
         self.member = member
         self.producer: Producer = log.producer(member.incarnation)

@@ -27,7 +27,7 @@ class Load:
         self._opened = True
 
     def publish(self, plan_version: int, shards: Iterable[OwnedShard], restoring: Iterable[Tile]) -> None:
-        """Take a new snapshot, between epochs."""
+        """Take a new snapshot; what it says of progress is committed, also in mid-epoch."""
         running = [_running(shard, piece) for shard in shards for piece in shard.pieces]
         waiting = [TileReport(t.shard, t.key_range, t.grant, "restoring", 0, {}) for t in restoring]
         self.snapshot = replace(self.snapshot, plan_version=plan_version, tiles=(*running, *waiting))

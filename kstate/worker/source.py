@@ -13,7 +13,7 @@ from kstate.plan import TopicPartition
 from kstate.worker.ownership import OwnedShard
 
 
-class Source:
+class Inputs:
     """Polls bounded batches and hands each to the shards that consume its topic-partition."""
 
     def __init__(self, reader: Reader) -> None:

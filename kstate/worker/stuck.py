@@ -17,7 +17,7 @@ LOOKS_PER_PATIENCE = 4
 class StuckInputs:
     """Looks at the ends of the inputs now and then; the reader alone cannot tell a stuck log from an idle one."""
 
-    def __init__(self, log: Log, clock: Clock, limits: FailureSettings, report: Callable[[str], None]) -> None:
+    def __init__(self, log: Log, clock: Clock, limits: FailureSettings, report: Callable[[str], object]) -> None:
         self._log = log
         self._clock = clock
         self._patience = limits.stuck_log_ms / 1000

@@ -7,7 +7,7 @@ from typing import Any
 from kstate.clock import Step, Steps
 from kstate.config import FailureSettings, Settings
 from kstate.coordinator.core import Rules
-from kstate.coordinator.edges import Edges
+from kstate.coordinator.edges import LeaderEdges
 from kstate.coordinator.leader import Leader, Office
 from kstate.description import (
     InputDescription,
@@ -55,7 +55,7 @@ class Silent:
     def info(self, event: str, **fields: object) -> None:
         self.lines.append(f"{event} {fields}")
 
-    warning = info
+    debug = warning = error = info
 
 
 @dataclass
@@ -88,7 +88,7 @@ class Stage:
     def leader(self, name: str = "leader-1", job: JobDescription = JOB, *, until_end: bool = False) -> Actor:
         """A candidate, with the thread that beats for it."""
         rules = Rules(FailureSettings(), expected_workers=2)
-        edges = Edges(self.log, self.clock, self.events)
+        edges = LeaderEdges(self.log, self.clock, self.events)
         leader = Leader(job, SETTINGS, edges, Office(name, until_end, rules))
         actor = Actor(leader.run())
         self.actors += [actor, Actor(self._while(actor, leader.beat))]

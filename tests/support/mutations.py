@@ -23,7 +23,7 @@ from kstate.state.lineage import Lineage
 from kstate.testing.memory_log import Fault, MemoryLog, MemoryProducer
 from kstate.testing.story import Story
 from kstate.testing.violations import Kind
-from kstate.worker import lifecycle, ownership, recovery, worker
+from kstate.worker import lifecycle, ownership, recovery, running_epoch
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 Tell = Callable[[Story], None]
@@ -137,7 +137,7 @@ def no_look_for_markers(patch: pytest.MonkeyPatch) -> None:
     def not_found(*_: object) -> Iterator[Step]:
         yield Step("looked")
 
-    patch.setattr(worker, "look_for_epoch", not_found)
+    patch.setattr(running_epoch, "look_for_epoch", not_found)
 
 
 def one_progress_per_tile(patch: pytest.MonkeyPatch) -> None:

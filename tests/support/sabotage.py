@@ -135,7 +135,7 @@ class _Saboteur:
         return str(self._worker._session.member.name)
 
     def _hand(self) -> int:
-        return sum(processor.rejects.handled for processor in self._worker._processors.values())
+        return sum(processor.rejects.handled for processor in self._worker._tiles.processors.values())
 
     def _look(self) -> None:
         """Take a new order and the present pace."""

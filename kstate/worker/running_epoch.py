@@ -1,0 +1,189 @@
+"""The epoch under way: what was read and handled since the last commit, until it is committed or undone.
+
+    empty ── process ──▶ under way ── commit ──▶ committed ──▶ stored ──▶ empty
+      ▲                      │  in doubt (S4): ──▶ markers found ──▶ stored
+      └────── undone ◀───────┘  no markers, or a state value that cannot be stored
+
+What is undone is read and done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kstate.clock import Step, Steps
+from kstate.config import Settings
+from kstate.errors import OperatorError, RetryableError
+from kstate.interfaces import Batch
+from kstate.plan import TopicPartition
+from kstate.state.cache import ValueFault
+from kstate.worker.assembly import Assembly
+from kstate.worker.edges import WorkerEdges
+from kstate.worker.epoch import STORED, Prepared, prepare, settle, write
+from kstate.worker.lifecycle import RETRY, Session
+from kstate.worker.ownership import OwnedShard
+from kstate.worker.recovery import look_for_epoch
+from kstate.worker.stuck import StuckInputs
+from kstate.worker.tiles import Routed, Tiles
+
+POLLED = Step("polled")
+IDLE = Step("idle", wait=0.01)
+TAINTED = Step("tainted")
+UNDONE = Step("undone")
+
+
+@dataclass(slots=True)
+class _Intake:
+    """How much the epoch has taken in, and since when (monotonic seconds, None: nothing yet)."""
+
+    started: float | None = None
+    records: int = 0
+    bytes: int = 0
+
+
+class RunningEpoch:
+    """Processes what the tiles read, and commits it at once.
+
+    Invariant: the local store is written only after a commit is certain (S4).
+    """
+
+    def __init__(self, tiles: Tiles, session: Session, edges: WorkerEdges, assembly: Assembly) -> None:
+        self._tiles = tiles
+        self._session = session
+        self._edges = edges
+        self._app = assembly.topology.app
+        self._interval_s = assembly.topology.epoch_ms / 1000
+        self._settings: Settings = assembly.settings
+        self._stuck = StuckInputs(edges.log, edges.clock, assembly.settings.failure, edges.logger.warning)
+        self._intake = _Intake()
+
+    def process(self) -> Steps[None]:
+        """Poll bounded batches and hand them to the operators; a full epoch polls no more."""
+        before = self._edges.clock.monotonic()
+        routed = yield from self._poll()
+        records = sum(len(batch) for _, batch in routed)
+        if records:
+            yield POLLED
+        for shard, batch in routed:
+            processor = self._tiles.processors[shard.shard.operator]
+            yield from processor.process(shard, batch, self._edges.store, self._tiles.partitions())
+            self._intake.bytes += sum(map(len, filter(None, batch.values)))
+            self._tell_handled(shard, batch)
+        if records:
+            self._intake.records += records
+            self._intake.started = before if self._intake.started is None else self._intake.started
+            return
+        if routed:  # only control records were passed: that too is progress, and the end of a bounded run
+            self._tiles.publish()
+        self._stuck.look(self._tiles.sources())
+        if self._edges.clock.monotonic() == before:
+            yield IDLE
+
+    def due(self) -> bool:
+        """Whether it ends now: by time, records or bytes."""
+        intake, limits = self._intake, self._settings.epoch
+        if intake.started is None:
+            return False
+        collected = intake.bytes + sum(processor.collected_bytes() for processor in self._tiles.processors.values())
+        age = self._edges.clock.monotonic() - intake.started
+        return age >= self._interval_s or intake.records >= limits.records_max or collected >= limits.bytes_max
+
+    def commit(self) -> Steps[None]:
+        """Commit it, or undo it so that it is done again. Raises OperatorError when too many records failed."""
+        if self._intake.started is None:
+            return
+        tiles = self._tiles
+        for processor in tiles.processors.values():
+            processor.rejects.check(self._settings.failure)
+        try:
+            incarnation = self._session.member.incarnation
+            prepared = prepare(self._app, incarnation, tiles.processors.values(), tiles.shards.values())
+        except ValueFault as fault:
+            self._redo_carefully(fault)
+            yield UNDONE
+            return
+        if not prepared.pieces:
+            self._start()  # everything that was read had been done before
+            return
+        offsets = yield from self._write(prepared)
+        if offsets is None:
+            self._undo()
+            yield UNDONE
+            return
+        settle(prepared, self._app, offsets, self._edges.store)
+        self._edges.logger.debug("committed", incarnation=incarnation, records=self._intake.records)
+        self._start()
+        yield STORED
+
+    def _poll(self) -> Steps[Routed]:
+        limits = self._settings.epoch
+        try:
+            return self._tiles.poll(min(limits.poll_records, limits.records_max - self._intake.records))
+        except RetryableError as error:
+            self._edges.logger.warning("broker-away", doing="reading", reason=str(error))
+            yield RETRY
+            return []
+
+    def _tell_handled(self, shard: OwnedShard, batch: Batch) -> None:
+        """A line per batch, for whoever must know afterwards what a worker that was killed had in hand."""
+        self._edges.logger.debug(
+            "handled",
+            incarnation=self._session.member.incarnation,
+            operator=shard.shard.operator,
+            topic=batch.source.topic,
+            partition=batch.source.partition,
+            next_offset=batch.next_offset,
+            records=len(batch),
+        )
+
+    def _write(self, prepared: Prepared) -> Steps[Mapping[TopicPartition, int] | None]:
+        """The offsets of the markers in the backup partitions; None when the epoch did not commit."""
+        try:
+            return (yield from write(self._app, self._session.producer, prepared))
+        except RetryableError as error:
+            self._edges.logger.warning("tainted", reason=str(error))
+            yield TAINTED
+            return (yield from self._look(prepared))
+
+    def _look(self, prepared: Prepared) -> Steps[Mapping[TopicPartition, int] | None]:
+        """After a tainted transaction: open anew, then see whether the epoch committed (S4)."""
+        while True:
+            yield from self._session.reopen()
+            try:
+                return (yield from look_for_epoch(self._edges.log, self._edges.clock, self._app, prepared))
+            except RetryableError as error:
+                self._edges.logger.warning("broker-away", doing="looking for an epoch", reason=str(error))
+                yield RETRY
+
+    def _redo_carefully(self, fault: ValueFault) -> None:
+        """A state value cannot be stored: do the epoch again with a check after every call, which finds the culprit."""
+        processors = self._tiles.processors.values()
+        if any(processor.careful for processor in processors):
+            raise OperatorError(f"A value that passed its check cannot be stored: {fault}")
+        self._undo()
+        for processor in processors:
+            processor.careful = True
+
+    def _undo(self) -> None:
+        """Roll back to what is committed: cache, progress, outputs, dead letters, and the reader's position."""
+        incarnation = self._session.member.incarnation
+        self._edges.logger.debug("undone", incarnation=incarnation, records=self._intake.records)
+        for shard in self._tiles.shards.values():
+            shard.rollback()
+        for processor in self._tiles.processors.values():
+            processor.start_epoch()
+        self._intake = _Intake()
+        self._tiles.rewind()
+
+    def _start(self) -> None:
+        """The epoch is committed and stored: everything collected is done with."""
+        for processor in self._tiles.processors.values():
+            processor.start_epoch()
+            processor.careful = False
+        self._intake = _Intake()
+        caches = [shard.cache for shard in self._tiles.shards.values()]
+        if sum(cache.size_bytes for cache in caches) > self._settings.state.cache_bytes / 2:
+            for cache in caches:
+                cache.turn()
+        self._tiles.publish()

@@ -1,0 +1,140 @@
+"""The tiles of a worker, by the newest plan.
+
+    granted ──▶ being restored (kstate.worker.adoption) ──▶ running, as part of a shard (kstate.worker.ownership)
+
+Tiles are restored beside those that run already, and run from where their markers say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeAlias
+
+from kstate.clock import Step, Steps
+from kstate.errors import FencedError, RetryableError
+from kstate.interfaces import Batch
+from kstate.plan import Plan, Shard, Tile, TopicPartition, backup_topic
+from kstate.state.lineage import Lineage
+from kstate.state.restore import RestoreTarget, restore
+from kstate.worker.adoption import Adopted, Adoptions
+from kstate.worker.assembly import Assembly
+from kstate.worker.edges import WorkerEdges
+from kstate.worker.lifecycle import RETRY
+from kstate.worker.load import Load
+from kstate.worker.ownership import OwnedShard
+from kstate.worker.process import Processor
+from kstate.worker.source import Inputs
+
+POLL_TIMEOUT_S = 0.05
+ADOPT_S = 0.05
+"""How long tiles that run wait, per turn, for tiles that are being restored."""
+
+Routed: TypeAlias = list[tuple[OwnedShard, Batch]]
+"""Batches with the shard that consumes them."""
+
+
+class Tiles:
+    """What one incarnation owns by the newest plan it has taken in: what it runs it on, and what it reads for it.
+
+    Invariant: a tile runs only after it was restored to a fresh end taken after the plan that grants it was read (S1).
+    """
+
+    def __init__(self, assembly: Assembly, edges: WorkerEdges, load: Load, incarnation: str) -> None:
+        self.plan: Plan | None = None
+        self.shards: dict[Shard, OwnedShard] = {}
+        """Those with a tile that runs."""
+        self.processors: dict[str, Processor] = {}
+        """By operator uid; every operator of the job, from the first plan on."""
+        self._assembly = assembly
+        self._edges = edges
+        self._load = load
+        self._incarnation = incarnation
+        self._inputs = Inputs(edges.log.reader())
+        self._adoptions = Adoptions(self._restore)
+        self._ends: dict[tuple[str, TopicPartition], int] = {}
+
+    def take(self, plan: Plan) -> None:
+        """Queue what a newer plan grants; FencedError when it takes a tile away (S6 and S7 are not built yet)."""
+        if self.plan is None:
+            self.processors = self._assembly.processors(plan)
+            for processor in self.processors.values():
+                processor.instance.open()
+        granted = set(plan.owned_by(self._incarnation))
+        held = {tile for shard in self.shards.values() for tile in shard.tiles.values()} | set(self._adoptions.tiles())
+        if taken := held - granted:
+            raise FencedError(
+                f"Plan {plan.version} takes {min(map(str, taken))} from this worker without a release: it stops.",
+                hint="nothing is lost; start the worker again and it joins as a new incarnation.",
+            )
+        for tile in sorted(granted - held, key=lambda t: (t.shard, t.key_range)):
+            self._adoptions.add(tile)
+        self.plan = plan
+        self._ends = {(uid, TopicPartition(topic, p)): end for (uid, topic, p), end in plan.ends.items()}
+        self.publish()
+
+    def adopt(self, stopped: Callable[[], bool]) -> Steps[None]:
+        """Go on restoring: for a short while and without waiting when tiles run already, else until one does."""
+        until = self._edges.clock.monotonic() + ADOPT_S
+        ready: list[Adopted] = []
+        while not stopped():
+            try:
+                step = self._adoptions.step()
+            except RetryableError as error:
+                self._edges.logger.warning("broker-away", doing="restoring", reason=str(error))
+                yield RETRY
+                break
+            if step is None:
+                break
+            if isinstance(step, Adopted):
+                ready.append(step)
+                continue
+            waiting = self._adoptions.waiting
+            yield step if waiting and not self.shards and not ready else Step(step.name)
+            if waiting or ((self.shards or ready) and self._edges.clock.monotonic() >= until):
+                break
+        if ready:
+            self._own(ready)
+
+    def poll(self, max_records: int) -> Routed:
+        """At most so many records of the inputs, each batch with its shard, cut at the ends of a bounded run."""
+        return self._inputs.poll(max_records, POLL_TIMEOUT_S, self._ends) if self.shards else []
+
+    def rewind(self) -> None:
+        """Read on from where the pieces stand: something new is owned, or an epoch was undone."""
+        self._inputs.place(self.shards.values())
+
+    def sources(self) -> Iterable[TopicPartition]:
+        """The input partitions that are read."""
+        return self._inputs.partitions()
+
+    def partitions(self) -> Mapping[str, int]:
+        """Partition count by topic, as in the plan."""
+        return self.plan.partitions if self.plan else {}
+
+    def publish(self) -> None:
+        """Let the next heartbeat tell how all tiles stand."""
+        self._load.publish(self.plan.version if self.plan else 0, self.shards.values(), self._adoptions.tiles())
+
+    def close(self) -> None:
+        """An orderly stop: the operators may clean up."""
+        for processor in self.processors.values():
+            processor.instance.close()
+
+    def _restore(self, tile: Tile) -> Steps[Lineage]:
+        assert self.plan is not None
+        app, edges = self._assembly.topology.app, self._edges
+        partition = TopicPartition(backup_topic(app, tile.shard.operator), tile.shard.partition)
+        target = RestoreTarget(partition, self.plan.registry.operators[tile.shard.operator], tile.key_range)
+        return restore(edges.log, edges.store, target, edges.clock, self._assembly.settings)
+
+    def _own(self, ready: Iterable[Adopted]) -> None:
+        """Run restored tiles from where their markers say."""
+        assert self.plan is not None
+        for adopted in ready:
+            name = adopted.tile.shard
+            if name not in self.shards:
+                self.shards[name] = self._assembly.shard(name, self.plan)
+            self.shards[name].adopt(adopted.tile, adopted.lineage)
+            self._edges.logger.info("adopted", tile=str(adopted.tile), grant=adopted.tile.grant)
+        self.rewind()
+        self.publish()
