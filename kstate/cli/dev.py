@@ -32,7 +32,8 @@ def dev(
     as_json: Annotated[bool, typer.Option("--json", help="Print where the broker is as one line of JSON.")] = False,
 ) -> None:
     """Run a Kafka broker on this machine until Ctrl-C: no Docker, no Java, no Maven needed."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGINT):  # a shell starts what it puts in the background with SIGINT ignored
+        signal.signal(number, _interrupt)
     try:
         with download_bar() as on_download:
             broker = EmbeddedBroker(BrokerSettings(port, data, heap_mb), on_download=on_download)
