@@ -10,7 +10,7 @@ from itertools import count
 from random import Random
 from typing import Any, Protocol
 
-from kstate.api.topology import Topology
+from kstate.api.specs import Topology
 from kstate.clock import Step, Steps
 from kstate.config import Settings
 from kstate.coordinator.core import Rules
@@ -154,6 +154,8 @@ class Cluster:
     def stop_worker(self, process: Process, restart_delay: float) -> None:
         """SIGTERM: it finishes its epoch and leaves; started again a while after that, as in a rolling restart."""
         self.workers[process].stop()
+        if process.gone != self._worker_gone:
+            return  # it was told before
         gone = process.gone
 
         def then(process: Process) -> None:
