@@ -69,7 +69,10 @@ class Tiles:
         for tile in sorted(granted - held, key=lambda t: (t.shard, t.key_range)):
             self._adoptions.add(tile)
         self.plan = plan
-        self._ends = {(uid, TopicPartition(topic, p)): end for (uid, topic, p), end in plan.ends.items()}
+        ends = {(uid, TopicPartition(topic, p)): end for (uid, topic, p), end in plan.ends.items()}
+        if ends != self._ends:
+            self._ends = ends
+            self.rewind()  # the reader went on beyond the old ends: what was cut off there is to be read after all
         self.publish()
 
     def adopt(self, stopped: Callable[[], bool]) -> Steps[None]:
@@ -100,7 +103,7 @@ class Tiles:
         return self._inputs.poll(max_records, POLL_TIMEOUT_S, self._ends) if self.shards else []
 
     def rewind(self) -> None:
-        """Read on from where the pieces stand: something new is owned, or an epoch was undone."""
+        """Read on from where the pieces stand: something new is owned, an epoch was undone, or other ends hold."""
         self._inputs.place(self.shards.values())
 
     def sources(self) -> Iterable[TopicPartition]:
