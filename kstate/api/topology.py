@@ -21,8 +21,6 @@ from kstate.errors import ConfigError
 from kstate.plan import stream_topic
 from kstate.typeinfo import record_fields, type_name
 
-__all__ = ["InputSpec", "OperatorSpec", "OutputSpec", "StateSpec", "Topology", "examine", "resolve"]
-
 EPOCH_MIN = timedelta(milliseconds=10)
 """A commit takes 6-30 ms; below this an epoch is nothing but commits."""
 

@@ -11,7 +11,7 @@ from kstate.adapters.heart import HeartbeatThread
 from kstate.adapters.kafka import KafkaLog
 from kstate.adapters.process import die_with, new_incarnation, on_stop
 from kstate.cli.logging import configure
-from kstate.cli.session import AsJson, Incarnation, JobArgument, Parent, await_broker, exit_code_of, open_session
+from kstate.cli.running import AsJson, Incarnation, JobArgument, Parent, await_broker, exit_code_of, runnable_job
 from kstate.cli.settings import Bootstrap, Data
 from kstate.clock import SystemClock, run_steps
 from kstate.coordinator.core import Rules
@@ -40,17 +40,17 @@ def coordinator(  # noqa: PLR0913 (a command takes its options as parameters)
     die_with(parent)
     logger = configure(NAME, as_json=as_json)
     with exit_code_of(f"kstate {NAME}"):
-        session = open_session(job, bootstrap, data)
-        settings = session.settings
+        runnable = runnable_job(job, bootstrap, data)
+        settings = runnable.settings
         rules = Rules(settings.failure, expected_workers=workers)
-        office = Office(incarnation or new_incarnation(session.app, NAME), until_end=until_end, rules=rules)
+        office = Office(incarnation or new_incarnation(runnable.app, NAME), until_end=until_end, rules=rules)
         with closing(KafkaLog(settings, SystemClock())) as log:
             await_broker(log, logger)
             edges = LeaderEdges(log, SystemClock(), logger)
-            leader = Leader(session.description(), settings, edges, office)
+            leader = Leader(runnable.description(), settings, edges, office)
             on_stop(leader.stop)
             with HeartbeatThread(leader.beat, settings.failure.heartbeat_ms / 1000):
                 code = run_steps(leader.run(), edges.clock)
         if code and (halted := leader.state.control.halted):
-            typer.echo(f"kstate {NAME}: job '{session.app}' is halted. {halted.reason}", err=True)
+            typer.echo(f"kstate {NAME}: job '{runnable.app}' is halted. {halted.reason}", err=True)
     raise typer.Exit(code)

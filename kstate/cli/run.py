@@ -14,7 +14,7 @@ from kstate.adapters.process import Child, new_incarnation, on_stop
 from kstate.cli import coordinator
 from kstate.cli.coordinator import UntilEnd
 from kstate.cli.logging import configure
-from kstate.cli.session import AsJson, JobArgument, exit_code_of, open_session
+from kstate.cli.running import AsJson, JobArgument, exit_code_of, runnable_job
 from kstate.cli.settings import Bootstrap, Data
 from kstate.cli.supervisor import Supervisor
 from kstate.clock import SystemClock, run_steps
@@ -82,11 +82,11 @@ def run(
     """
     logger = configure("run", as_json=as_json)
     with exit_code_of("kstate run"):
-        session = open_session(job, bootstrap, data)
+        runnable = runnable_job(job, bootstrap, data)
         orders = Orders(job, workers, until_end, bootstrap, data, as_json)
-        with closing(KafkaLog(session.settings, SystemClock())) as log:
+        with closing(KafkaLog(runnable.settings, SystemClock())) as log:
             names = [f"worker-{number}" for number in range(1, workers + 1)]
-            machine = _Machine(session.app, orders, log, logger)
+            machine = _Machine(runnable.app, orders, log, logger)
             supervisor = Supervisor(coordinator.NAME, names, machine, SystemClock())
             on_stop(supervisor.stop)
             code = run_steps(supervisor.run(), SystemClock())

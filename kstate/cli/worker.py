@@ -13,16 +13,16 @@ from kstate.adapters.kafka import KafkaLog
 from kstate.adapters.process import die_with, new_incarnation, on_stop, where_am_i
 from kstate.adapters.rocksdb import RocksStore, open_store
 from kstate.cli.logging import configure
-from kstate.cli.session import (
+from kstate.cli.running import (
     AsJson,
     Incarnation,
     JobArgument,
     Parent,
-    Session,
+    RunnableJob,
     await_broker,
     checked_name,
     exit_code_of,
-    open_session,
+    runnable_job,
 )
 from kstate.cli.settings import Bootstrap, Data
 from kstate.clock import SystemClock, run_steps
@@ -51,34 +51,34 @@ def worker(  # noqa: PLR0913 (a command takes its options as parameters)
     die_with(parent)
     logger = configure(name, as_json=as_json)
     with exit_code_of(f"kstate worker {name}"):
-        session = open_session(job, bootstrap, data)
-        member = Member(checked_name(name), incarnation or new_incarnation(session.app, name))
-        with closing(KafkaLog(session.settings, SystemClock())) as log:
+        runnable = runnable_job(job, bootstrap, data)
+        member = Member(checked_name(name), incarnation or new_incarnation(runnable.app, name))
+        with closing(KafkaLog(runnable.settings, SystemClock())) as log:
             cluster = await_broker(log, logger)
-            with closing(_opened(session, member, cluster, logger)) as store:
-                edges = WorkerEdges(log, store, session.codecs, SystemClock(), logger)
-                code = _run(session, member, edges)
+            with closing(_opened(runnable, member, cluster, logger)) as store:
+                edges = WorkerEdges(log, store, runnable.codecs, SystemClock(), logger)
+                code = _run(runnable, member, edges)
     raise typer.Exit(code)
 
 
-def _opened(session: Session, member: Member, cluster: str, logger: Any) -> RocksStore:
+def _opened(runnable: RunnableJob, member: Member, cluster: str, logger: Any) -> RocksStore:
     """The worker's local store, wiped when it is damaged or somebody else's: the backup has it all."""
-    stamp = identity_entry(session.app, member.name, cluster)
-    folder = session.settings.data / session.app / member.name
-    opened = open_store(folder, stamp, session.settings.state.store_bytes)
+    stamp = identity_entry(runnable.app, member.name, cluster)
+    folder = runnable.settings.data / runnable.app / member.name
+    opened = open_store(folder, stamp, runnable.settings.state.store_bytes)
     if opened.wiped:
         logger.warning("local store wiped, its content comes from the backup", folder=str(folder), reason=opened.wiped)
     return opened.store
 
 
-def _run(session: Session, member: Member, edges: WorkerEdges) -> int:
+def _run(runnable: RunnableJob, member: Member, edges: WorkerEdges) -> int:
     """The worker's life; the last heartbeat, sent when it is over, says how it ended."""
-    load = Load(session.app, member, *where_am_i())
-    life = Worker(session.topology, session.settings, edges, load, member)
+    load = Load(runnable.app, member, *where_am_i())
+    life = Worker(runnable.topology, runnable.settings, edges, load, member)
     on_stop(life.stop)
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
-    with HeartbeatThread(lambda: load.beat(edges.log), session.settings.failure.heartbeat_ms / 1000):
+    with HeartbeatThread(lambda: load.beat(edges.log), runnable.settings.failure.heartbeat_ms / 1000):
         code = run_steps(life.run(), edges.clock)
     load.beat(edges.log)
     return code

@@ -36,17 +36,7 @@ from kstate.errors import DecodeError
 from kstate.keyspace import KeyRange
 from kstate.state.frames import FRAME_HEADER_BYTES, FrameKind, seal, unseal
 from kstate.state.layout import parse_suffix
-from kstate.state.markers import Marker, MarkerKind, decode_marker
-
-__all__ = [
-    "Block",
-    "BlockHeader",
-    "BlockKind",
-    "Marker",
-    "MarkerKind",
-    "decode_frame",
-    "encode_blocks",
-]
+from kstate.state.markers import Marker, decode_marker
 
 _FIXED = struct.Struct(">IIQQ8sIB3sI")
 _COLUMNS_AT = FRAME_HEADER_BYTES + _FIXED.size

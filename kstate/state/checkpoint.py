@@ -29,7 +29,7 @@ class Changes:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class PieceId:
     """A key range of one shard with one progress and one chain of markers: what an epoch's marker covers."""
 
     operator_id: int
@@ -38,7 +38,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class EpochEnd:
     """Who writes a piece's epoch, under which grant, and where the piece stands at its end."""
 
     incarnation: str
@@ -59,7 +59,7 @@ class Checkpoint:
     marker: Marker
 
 
-def checkpoint(piece: Piece, changes: Changes, lineage: Lineage, standing: Standing) -> Checkpoint:
+def checkpoint(piece: PieceId, changes: Changes, lineage: Lineage, end: EpochEnd) -> Checkpoint:
     """Delta blocks and marker of the piece's next epoch.
 
     `lineage` is what the piece's slots stand at: its pieces become the marker's `previous`, and the base is inherited,
@@ -68,24 +68,24 @@ def checkpoint(piece: Piece, changes: Changes, lineage: Lineage, standing: Stand
     behind = lineage.slice(piece.key_range)
     previous = tuple((key_range, position.epoch) for key_range, position in behind)
     epoch = 1 + max((epoch for _, epoch in previous), default=0)
-    writer = writer_id(standing.incarnation)
-    header = BlockHeader(piece.operator_id, piece.key_range, BlockKind.DELTA, epoch, writer, standing.fingerprint)
+    writer = writer_id(end.incarnation)
+    header = BlockHeader(piece.operator_id, piece.key_range, BlockKind.DELTA, epoch, writer, end.fingerprint)
     blocks = encode_blocks(header, changes.suffixes, changes.values)
     marker = Marker(
         operator_id=piece.operator_id,
         key_range=piece.key_range,
-        kind=MarkerKind.EPOCH if standing.release is None else MarkerKind.RELEASE,
+        kind=MarkerKind.EPOCH if end.release is None else MarkerKind.RELEASE,
         epoch=epoch,
-        incarnation=standing.incarnation,
-        grant=standing.grant,
-        progress=dict(standing.progress),
-        watermark=dict(standing.watermark),
+        incarnation=end.incarnation,
+        grant=end.grant,
+        progress=dict(end.progress),
+        watermark=dict(end.watermark),
         previous=previous,
         base=min((position.base for position in behind.values()), default=0),
         blocks=len(blocks),
         entries=len(changes),
         checksum=joint_checksum(frame[8:FRAME_HEADER_BYTES] for frame in blocks),
-        move=standing.release,
+        move=end.release,
     )
     return Checkpoint(blocks, marker)
 

@@ -73,7 +73,7 @@ def pack_numbers(numbers: Mapping[str, int]) -> bytes:
     return _COUNT.pack(len(items)) + b"".join(pack_text(topic) + _NUMBER.pack(number) for topic, number in items)
 
 
-class Cursor:
+class FieldReader:
     """Reads fields one after the other; whatever does not fit is a DecodeError that names what was read."""
 
     def __init__(self, data: bytes, start: int, what: str) -> None:

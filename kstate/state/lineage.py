@@ -21,7 +21,7 @@ from kstate.errors import CorruptStateError, DecodeError
 from kstate.interfaces import Store
 from kstate.keyspace import KeyRange
 from kstate.progress import Progress, SlotMap
-from kstate.state.frames import Cursor, pack_numbers, pack_text
+from kstate.state.frames import FieldReader, pack_numbers, pack_text
 from kstate.state.layout import lineage_key
 
 _FORMAT = 1
@@ -58,19 +58,19 @@ def encode_lineage(lineage: Lineage) -> bytes:
 
 def decode_lineage(data: bytes) -> Lineage:
     """The inverse; DecodeError for anything that `encode_lineage` does not make."""
-    cursor = Cursor(data, 0, "Lineage")
-    version, count = cursor.take(_HEADER)
+    fields = FieldReader(data, 0, "Lineage")
+    version, count = fields.take(_HEADER)
     if version != _FORMAT:
         raise DecodeError(f"Lineage has format version {version}, this release reads version {_FORMAT}.")
     lineage, end = Lineage(), 0
     for _ in range(count):
-        key_range, (offset, epoch, grant, base) = cursor.key_range(_PIECE)
+        key_range, (offset, epoch, grant, base) = fields.key_range(_PIECE)
         if key_range.lo < end:
             raise DecodeError(f"Lineage: {key_range} begins before slot {end}, expected ascending ranges.")
         end = key_range.hi
-        incarnation, progress, watermark = cursor.text(), cursor.numbers(), cursor.numbers()
+        incarnation, progress, watermark = fields.text(), fields.numbers(), fields.numbers()
         lineage.assign(key_range, Position(offset, epoch, grant, incarnation, progress, watermark, base))
-    cursor.end()
+    fields.end()
     return lineage
 
 

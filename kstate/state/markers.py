@@ -33,7 +33,7 @@ from xxhash import xxh3_64_intdigest
 from kstate.errors import DecodeError
 from kstate.keyspace import KeyRange
 from kstate.progress import Progress
-from kstate.state.frames import FRAME_HEADER_BYTES, Cursor, FrameKind, pack_numbers, pack_text, seal
+from kstate.state.frames import FRAME_HEADER_BYTES, FieldReader, FrameKind, pack_numbers, pack_text, seal
 
 _FIXED = struct.Struct(">IIQQQQQIIBB")
 _COUNT = struct.Struct(">I")
@@ -104,12 +104,12 @@ def encode_marker(marker: Marker) -> bytes:
 
 def decode_marker(frame: bytes, operator_id: int) -> Marker:
     """The marker of an unsealed frame; DecodeError unless it is exactly what `encode_marker` makes."""
-    cursor = Cursor(frame, FRAME_HEADER_BYTES, "Marker")
-    key_range, (epoch, grant, base, move, checksum, blocks, entries, kind, zero) = cursor.key_range(_FIXED)
-    incarnation = cursor.text()
-    previous = _previous(cursor)
-    progress, watermark = cursor.numbers(), cursor.numbers()
-    cursor.end()
+    fields = FieldReader(frame, FRAME_HEADER_BYTES, "Marker")
+    key_range, (epoch, grant, base, move, checksum, blocks, entries, kind, zero) = fields.key_range(_FIXED)
+    incarnation = fields.text()
+    previous = _previous(fields)
+    progress, watermark = fields.numbers(), fields.numbers()
+    fields.end()
     if zero:
         raise DecodeError(f"Marker has {zero} where 0 is reserved.")
     try:
@@ -121,11 +121,11 @@ def decode_marker(frame: bytes, operator_id: int) -> Marker:
         raise DecodeError(f"Marker is not valid: {error}.") from None
 
 
-def _previous(cursor: Cursor) -> tuple[tuple[KeyRange, int], ...]:
-    (count,) = cursor.take(_COUNT)
+def _previous(fields: FieldReader) -> tuple[tuple[KeyRange, int], ...]:
+    (count,) = fields.take(_COUNT)
     previous = []
     for _ in range(count):
-        key_range, (epoch,) = cursor.key_range(_PREVIOUS)
+        key_range, (epoch,) = fields.key_range(_PREVIOUS)
         previous.append((key_range, epoch))
     return tuple(previous)
 

@@ -23,9 +23,10 @@ from kstate.adapters.avro import AvroCodecs
 from kstate.api.describe import describe
 from kstate.api.job import Job
 from kstate.api.operator import Operator
+from kstate.api.specs import InputSpec, OperatorSpec, OutputSpec, Topology
 from kstate.api.state import ValueState
 from kstate.api.streams import Input, Output
-from kstate.api.topology import InputSpec, OperatorSpec, OutputSpec, Topology, resolve
+from kstate.api.topology import resolve
 from kstate.clock import Step
 from kstate.config import Settings
 from kstate.coordinator.core import Rules
@@ -39,7 +40,7 @@ from kstate.testing.cluster import Blueprint, Cluster, QuickSupervision
 from kstate.testing.memory_broker import Record
 from kstate.testing.named_steps import worker_steps
 from kstate.testing.world import Actor, FairDirector, Process, World
-from kstate.worker.frames import record_frame, split_record_frames
+from kstate.worker.stream_frames import record_frame, split_record_frames
 
 R = TypeVar("R")
 T = TypeVar("T")

@@ -20,7 +20,8 @@ from kstate.keyspace import KeyRange
 from kstate.messages import Heartbeat
 from kstate.plan import Shard, backup_topic, tiling_fault
 from kstate.progress import Progress, SlotMap
-from kstate.state.blocks import Marker, decode_frame
+from kstate.state.blocks import decode_frame
+from kstate.state.markers import Marker
 from kstate.testing.cluster import Cluster
 from kstate.testing.memory_broker import PartitionLog, Transaction
 from kstate.testing.violations import Kind, Violation

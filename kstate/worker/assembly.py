@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from kstate.api.topology import OperatorSpec, OutputSpec, StateSpec, Topology
+from kstate.api.specs import OperatorSpec, OutputSpec, StateSpec, Topology
 from kstate.config import Settings
 from kstate.errors import ConfigError
 from kstate.interfaces import Codecs

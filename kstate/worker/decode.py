@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kstate.api.topology import InputSpec
+from kstate.api.specs import InputSpec
 from kstate.errors import DecodeError
 from kstate.interfaces import Batch, Codec
-from kstate.worker.frames import split_record_frames
 from kstate.worker.rejects import Rejects
+from kstate.worker.stream_frames import split_record_frames
 
 
 @dataclass(slots=True)

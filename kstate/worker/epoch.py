@@ -1,4 +1,4 @@
-"""The epoch: what a worker commits at once (DESIGN §4, rules S8 and S11).
+"""The epoch: what a worker commits at once (rules S8 and S11).
 
 `prepare` turns what was collected into outputs, blocks and markers; `write` sends them in one transaction that is
 opened, filled and committed without a pause between; `settle` brings the local store up to what was committed. The
@@ -14,8 +14,7 @@ from kstate.clock import Step, Steps
 from kstate.interfaces import OutMessage, Producer, Store
 from kstate.plan import TopicPartition, backup_topic, dlq_topic
 from kstate.state.backup import backup_messages
-from kstate.state.checkpoint import Changes, Checkpoint, Standing, advance, checkpoint
-from kstate.state.checkpoint import Piece as PieceName
+from kstate.state.checkpoint import Changes, Checkpoint, EpochEnd, PieceId, advance, checkpoint
 from kstate.state.layout import lineage_key, shard_prefix
 from kstate.state.lineage import encode_lineage, stored_lineage
 from kstate.worker.ownership import OwnedShard
@@ -72,9 +71,9 @@ def _pieces(incarnation: str, shard: OwnedShard) -> Iterable[PieceEpoch]:
     for piece in shard.pieces:
         if piece.touched:
             changes = shard.cache.changes(shard.changed_in(piece))
-            name = PieceName(shard.operator_id, shard.shard.partition, piece.key_range)
-            standing = Standing(incarnation, piece.grant, piece.progress, piece.watermark)
-            yield PieceEpoch(shard, changes, checkpoint(name, changes, shard.lineage, standing))
+            name = PieceId(shard.operator_id, shard.shard.partition, piece.key_range)
+            end = EpochEnd(incarnation, piece.grant, piece.progress, piece.watermark)
+            yield PieceEpoch(shard, changes, checkpoint(name, changes, shard.lineage, end))
 
 
 def write(app: str, producer: Producer, prepared: Prepared) -> Steps[Mapping[TopicPartition, int]]:

@@ -18,7 +18,7 @@ from kstate.api.streams import Output
 from kstate.interfaces import Batch, OutMessage
 from kstate.keyspace import partition_of, slot_of_offset
 from kstate.state.cache import ABSENT, Entry
-from kstate.worker.frames import record_frame
+from kstate.worker.stream_frames import record_frame
 
 PARTITION_MEMO_MAX = 100_000
 """Remembered key → partition pairs per output; murmur2 in Python costs more than a dictionary hit."""

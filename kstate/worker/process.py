@@ -1,4 +1,4 @@
-"""Runs the handlers of one operator over batches of admitted records (DESIGN §4, §8).
+"""Runs the handlers of one operator over batches of admitted records.
 
 A handler call is atomic: if it raises, its state changes and outputs are undone and the record becomes a dead letter.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kstate.api.operator import Operator
-from kstate.api.topology import OperatorSpec
+from kstate.api.specs import OperatorSpec
 from kstate.clock import Step, Steps
 from kstate.errors import ConfigError, DecodeError, KstateError
 from kstate.interfaces import Batch, Store

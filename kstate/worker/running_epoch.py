@@ -23,8 +23,8 @@ from kstate.worker.edges import WorkerEdges
 from kstate.worker.epoch import STORED, Prepared, prepare, settle, write
 from kstate.worker.lifecycle import RETRY, Session
 from kstate.worker.ownership import OwnedShard
-from kstate.worker.recovery import look_for_epoch
 from kstate.worker.stuck import StuckInputs
+from kstate.worker.taint import look_for_epoch
 from kstate.worker.tiles import Routed, Tiles
 
 POLLED = Step("polled")

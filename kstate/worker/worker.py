@@ -11,7 +11,7 @@ fenced, ends it; its successor starts where its last marker says.
 
 from __future__ import annotations
 
-from kstate.api.topology import Topology
+from kstate.api.specs import Topology
 from kstate.clock import Steps
 from kstate.config import Settings
 from kstate.errors import CorruptStateError, FencedError, KstateError

@@ -8,11 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from kstate.keyspace import FULL_RANGE, KeyRange
-from kstate.state.blocks import BlockHeader, BlockKind, Marker, MarkerKind, encode_blocks
-from kstate.state.checkpoint import Changes, Piece, Standing, advance, checkpoint
+from kstate.state.blocks import BlockHeader, BlockKind, encode_blocks
+from kstate.state.checkpoint import Changes, EpochEnd, PieceId, advance, checkpoint
 from kstate.state.layout import key_suffix
 from kstate.state.lineage import Lineage, Position, encode_lineage
-from kstate.state.markers import encode_marker, joint_checksum, writer_id
+from kstate.state.markers import Marker, MarkerKind, encode_marker, joint_checksum, writer_id
 from kstate.state.values import value_prefix
 
 FOLDER = Path(__file__).parent
@@ -63,7 +63,7 @@ def _backup() -> list[bytes]:
     log: list[bytes] = []
     for key_range, entries, writer in epochs:
         changes = Changes(list(entries), list(entries.values()))
-        made = checkpoint(Piece(2, 0, key_range), changes, BACKUP_LINEAGE, Standing(writer, 12, {"words": len(log)}))
+        made = checkpoint(PieceId(2, 0, key_range), changes, BACKUP_LINEAGE, EpochEnd(writer, 12, {"words": len(log)}))
         log += [*made.blocks, encode_marker(made.marker)]
         advance(BACKUP_LINEAGE, made.marker, len(log) - 1)
     return log

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kstate.state.blocks import Marker
+from kstate.state.markers import Marker
 from tests.support.backups import frames
 from tests.support.brokers import proxied_broker
 from tests.support.cluster import Cluster, Process, cluster, is_running

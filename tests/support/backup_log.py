@@ -9,11 +9,11 @@ from kstate.interfaces import Batch, Producer, Store, TopicSpec
 from kstate.keyspace import FULL_RANGE, KeyRange
 from kstate.plan import TopicPartition
 from kstate.state.backup import backup_messages
-from kstate.state.blocks import Block, BlockHeader, BlockKind, Marker, decode_frame, encode_blocks
-from kstate.state.checkpoint import Changes, Checkpoint, Piece, Standing, advance, checkpoint
+from kstate.state.blocks import Block, BlockHeader, BlockKind, decode_frame, encode_blocks
+from kstate.state.checkpoint import Changes, Checkpoint, EpochEnd, PieceId, advance, checkpoint
 from kstate.state.layout import key_suffix, shard_bounds, shard_prefix
 from kstate.state.lineage import Lineage, stored_lineage
-from kstate.state.markers import joint_checksum
+from kstate.state.markers import Marker, joint_checksum
 from kstate.testing.memory_log import MemoryLog
 from kstate.testing.virtual_time import VirtualClock
 
@@ -54,8 +54,8 @@ class BackupLog:
         self, entries: Entries, key_range: KeyRange = FULL_RANGE, *, writer: str = "w-1", read: int = 0
     ) -> Checkpoint:
         """The next epoch of a piece, not written yet."""
-        piece = Piece(OPERATOR, SOURCE.partition, key_range)
-        standing = Standing(writer, 7, {"words": read or len(self.history)})
+        piece = PieceId(OPERATOR, SOURCE.partition, key_range)
+        standing = EpochEnd(writer, 7, {"words": read or len(self.history)})
         return checkpoint(piece, Changes(list(entries), list(entries.values())), self.lineage, standing)
 
     def rebase(self, key_range: KeyRange, base: int) -> Marker:

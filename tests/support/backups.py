@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from kstate.state.blocks import Block, Marker, decode_frame
-from kstate.state.markers import writer_id
+from kstate.state.blocks import Block, decode_frame
+from kstate.state.markers import Marker, writer_id
 from tests.support.oracle import committed
 
 

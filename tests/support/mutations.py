@@ -23,7 +23,7 @@ from kstate.state.lineage import Lineage
 from kstate.testing.memory_log import Fault, MemoryLog, MemoryProducer
 from kstate.testing.story import Story
 from kstate.testing.violations import Kind
-from kstate.worker import lifecycle, ownership, recovery, running_epoch
+from kstate.worker import lifecycle, ownership, running_epoch, taint
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 Tell = Callable[[Story], None]
@@ -60,7 +60,7 @@ def last_stable_offset_for_h(patch: pytest.MonkeyPatch) -> None:
         yield Step("h-taken")
         return log.end_offsets([source], committed=True)[source]
 
-    patch.setattr(recovery, "fresh_end", stable_end)
+    patch.setattr(taint, "fresh_end", stable_end)
     patch.setattr(restore, "fresh_end", stable_end)
 
 

@@ -21,7 +21,7 @@ from kstate.messages import (
 )
 from kstate.plan import Member, Plan, Registry, Shard, Tile
 from kstate.state.blocks import Block, decode_frame
-from kstate.state.checkpoint import Changes, Piece, Standing, checkpoint
+from kstate.state.checkpoint import Changes, EpochEnd, PieceId, checkpoint
 from kstate.state.layout import key_suffix
 from kstate.state.lineage import Lineage
 from kstate.state.markers import Marker, encode_marker
@@ -86,7 +86,7 @@ def test_the_example_frames_are_what_the_code_writes() -> None:
     assert found
     block, marker = (bytes.fromhex("".join(text.split())) for text in found.groups())
     changes = Changes([key_suffix(slot_of(b"a"), 1, b"a")], [value_prefix(1) + b"\x02"])
-    made = checkpoint(Piece(1, 0, FULL_RANGE), changes, Lineage(), Standing("w-1", 1, {"lines": 7}))
+    made = checkpoint(PieceId(1, 0, FULL_RANGE), changes, Lineage(), EpochEnd("w-1", 1, {"lines": 7}))
     assert made.blocks == [block]
     assert encode_marker(made.marker) == marker
     assert isinstance(decode_frame(block), Block)

@@ -12,7 +12,8 @@ import pytest
 
 from kstate import ConfigError, Context, Input, Int32, Job, Operator, Output, ValueState
 from kstate.api.describe import describe
-from kstate.api.topology import Topology, examine, resolve
+from kstate.api.specs import Topology
+from kstate.api.topology import examine, resolve
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from kstate.config import BLOCK_BYTES_MAX
 from kstate.errors import DecodeError
 from kstate.keyspace import FULL_RANGE, KeyRange
-from kstate.state.blocks import Block, BlockHeader, BlockKind, Marker, MarkerKind, decode_frame, encode_blocks
+from kstate.state.blocks import Block, BlockHeader, BlockKind, decode_frame, encode_blocks
 from kstate.state.frames import FrameKind, seal, unseal
 from kstate.state.layout import key_suffix
-from kstate.state.markers import encode_marker, writer_id
+from kstate.state.markers import Marker, MarkerKind, encode_marker, writer_id
 from tests.golden.state_formats import BASE, BLOCKS, CONTENT, DELTA, MARKER, RELEASE, SUFFIXES, VALUES, golden
 
 HEADER = BlockHeader(1, FULL_RANGE, BlockKind.DELTA, 4, writer_id("w"))

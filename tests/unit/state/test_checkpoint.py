@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 from kstate.keyspace import FULL_RANGE, KeyRange
 from kstate.progress import SlotMap
-from kstate.state.blocks import Block, BlockKind, MarkerKind, decode_frame
-from kstate.state.checkpoint import Changes, Piece, Standing, advance, checkpoint
+from kstate.state.blocks import Block, BlockKind, decode_frame
+from kstate.state.checkpoint import Changes, EpochEnd, PieceId, advance, checkpoint
 from kstate.state.lineage import Lineage, Position
-from kstate.state.markers import joint_checksum, writer_id
+from kstate.state.markers import MarkerKind, joint_checksum, writer_id
 from tests.support.backup_log import HIGH, LOW, entry
 
-PIECE = Piece(5, 0, FULL_RANGE)
-STANDING = Standing("w-1", 4, {"words": 10}, {"words": 99})
+PIECE = PieceId(5, 0, FULL_RANGE)
+STANDING = EpochEnd("w-1", 4, {"words": 10}, {"words": 99})
 NOTHING = Changes([], [])
 
 
@@ -47,7 +47,7 @@ def test_a_piece_that_was_several_follows_each_of_them() -> None:
 def test_a_part_of_a_piece_follows_the_whole() -> None:
     """A split forks the chain, and only what lies within the piece counts."""
     lineage = SlotMap([(LOW, position(7)), (HIGH, position(9))])
-    marker = checkpoint(Piece(5, 0, KeyRange(0x1000, 0x2000)), NOTHING, lineage, STANDING).marker
+    marker = checkpoint(PieceId(5, 0, KeyRange(0x1000, 0x2000)), NOTHING, lineage, STANDING).marker
     assert (marker.epoch, marker.previous) == (8, ((KeyRange(0x1000, 0x2000), 7),))
 
 
@@ -82,14 +82,14 @@ def test_a_checkpoint_costs_half_a_microsecond_per_entry_at_most(
 
 def test_a_release_names_its_move() -> None:
     """The last epoch of the range under this grant (S6)."""
-    marker = checkpoint(PIECE, NOTHING, Lineage(), Standing("w-1", 4, {}, release=12)).marker
+    marker = checkpoint(PIECE, NOTHING, Lineage(), EpochEnd("w-1", 4, {}, release=12)).marker
     assert (marker.kind, marker.move) == (MarkerKind.RELEASE, 12)
 
 
 def test_a_committed_marker_moves_its_slots_and_no_others() -> None:
     """The next offset to apply is the one behind the marker."""
     lineage = SlotMap([(FULL_RANGE, position(7, base=5))])
-    marker = checkpoint(Piece(5, 0, LOW), NOTHING, lineage, STANDING).marker
+    marker = checkpoint(PieceId(5, 0, LOW), NOTHING, lineage, STANDING).marker
     advance(lineage, marker, 41)
     moved = Position(42, 8, 4, "w-1", {"words": 10}, {"words": 99}, 5)
     assert lineage == SlotMap([(LOW, moved), (HIGH, position(7, base=5))])

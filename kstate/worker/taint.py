@@ -1,4 +1,4 @@
-"""After a tainted transaction: did the epoch commit? The backup topic knows (rule S4)."""
+"""After a taint: did the epoch commit? The backup topic knows (rule S4)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from kstate.errors import BackupLogError, DecodeError, RetryableError
 from kstate.interfaces import Batch, Log
 from kstate.plan import TopicPartition, backup_topic
 from kstate.state.backup import HINT
-from kstate.state.blocks import Marker, decode_frame
+from kstate.state.blocks import decode_frame
 from kstate.state.freshness import fresh_end
+from kstate.state.markers import Marker
 from kstate.worker.epoch import PieceEpoch, Prepared
 
 LOOKED = Step("looked")

@@ -14,7 +14,7 @@ import typer
 from kstate.adapters.avro import AvroCodecs
 from kstate.adapters.kafka import KafkaLog
 from kstate.api.describe import describe
-from kstate.api.topology import Topology
+from kstate.api.specs import Topology
 from kstate.cli.check import checked
 from kstate.cli.jobs import load_job
 from kstate.cli.settings import load_settings
@@ -33,7 +33,7 @@ Incarnation = Annotated[str | None, typer.Option("--incarnation", hidden=True, h
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class RunnableJob:
     """A job that can be run."""
 
     topology: Topology
@@ -49,13 +49,13 @@ class Session:
         return describe(self.topology, lambda kind: self.codecs.value(kind).schema)
 
 
-def open_session(job: str, bootstrap: str | None, data: Path | None) -> Session:
+def runnable_job(job: str, bootstrap: str | None, data: Path | None) -> RunnableJob:
     """Load and check a job and its settings. Raises ConfigError with every fault of either."""
     loaded, codecs = load_settings(bootstrap, data), AvroCodecs()
     topology = checked(load_job(job), codecs)
     if loaded.epoch_ms is not None:
         topology = replace(topology, epoch_ms=loaded.epoch_ms)
-    return Session(topology, loaded.settings, codecs)
+    return RunnableJob(topology, loaded.settings, codecs)
 
 
 def checked_name(name: str) -> str:

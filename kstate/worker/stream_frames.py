@@ -9,13 +9,13 @@ from __future__ import annotations
 from kstate.errors import DecodeError
 
 RECORD = 0
-WATERMARK = 1
 HEADER_BYTES = 9
+_RECORD_KIND = bytes((RECORD,))
 
 
 def record_frame(event_time_ms: int, payload: bytes) -> bytes:
     """A framed record."""
-    return b"\0" + event_time_ms.to_bytes(8, "big", signed=True) + payload
+    return _RECORD_KIND + event_time_ms.to_bytes(8, "big", signed=True) + payload
 
 
 def split_record_frames(frames: list[bytes]) -> tuple[list[int], list[bytes]]:
