@@ -4,7 +4,12 @@ Paper: SEEP, section 3.2, restore-state(o, θ, τ, β). The protocol is rule S1:
 this worker, whose leader has fenced every earlier owner; H is taken here, first; then the log is read to H.
 
     a local copy stands between log start and H    warm: only the tail behind it is read
-    none, or below the log start, or beyond H      cold: dropped durably, then read from the log start
+    none, or below the log start, or beyond H,
+    or it is a copy of another log                 cold: dropped durably, then read from the log start
+
+Whether the log is the one that was copied is asked of the log: the record before the copy's offset is a marker, and of
+the incarnation that the copy names. A topic that was deleted and made anew may have grown beyond the old offset, and
+where epochs are alike in size its chain of epochs even fits: without this the copy would be a mix of two histories.
 
 Who may crash where, and what is then true. The lineage entry in the store says up to which offset the store holds the
 state of which slots, and a slot without entry counts as not there. So the entry
@@ -26,11 +31,12 @@ from dataclasses import dataclass
 
 from kstate.clock import Clock, Step, Steps
 from kstate.config import MIB, Settings
-from kstate.errors import DataLossError
+from kstate.errors import DataLossError, DecodeError
 from kstate.interfaces import Log, Reader, Store
 from kstate.keyspace import KeyRange
 from kstate.plan import TopicPartition
 from kstate.state.backup import Applied, BackupReader
+from kstate.state.blocks import Marker, decode_frame
 from kstate.state.freshness import fresh_end
 from kstate.state.layout import shard_bounds, shard_prefix
 from kstate.state.lineage import Lineage, lineage_entry, stored_lineage
@@ -98,6 +104,7 @@ def _bring_forward(
     """Drop what is of no use, read the rest of the log up to H."""
     target = copy.target
     kept = copy.usable(log_start, end, report)
+    yield from _drop_foreign(log, target.source, kept, report)
     missing = kept.gaps(target.key_range)
     if copy.drop(missing):
         yield DROPPED
@@ -108,6 +115,42 @@ def _bring_forward(
     copy.write(lineage)
     yield RESTORED
     return lineage
+
+
+def _drop_foreign(log: Log, source: TopicPartition, kept: Lineage, report: Callable[[str], None]) -> Steps[None]:
+    """Clear the slots whose copy was not made from this log."""
+    if not len(kept):
+        return
+    reader, writers = log.reader(), dict[int, str | None]()
+    try:
+        for key_range, position in list(kept):
+            at = position.offset - 1
+            if at not in writers:
+                writers[at] = yield from _writer_at(reader, source, at)
+            if writers[at] != position.incarnation:
+                kept.clear(key_range)
+                found = f"a marker of {writers[at]}" if writers[at] else "no marker"
+                report(
+                    f"Local copy of {key_range} follows a marker of {position.incarnation} at {source}@{at}, where "
+                    f"{found} stands: it was made from another log and is dropped."
+                )
+    finally:
+        reader.close()
+
+
+def _writer_at(reader: Reader, source: TopicPartition, offset: int) -> Steps[str | None]:
+    """The incarnation that wrote the marker at an offset; None when no committed marker stands there."""
+    reader.assign({source: offset})
+    while not (batches := reader.poll(1, 0.0)):
+        yield AWAIT_RECORDS
+    batch = batches[0]
+    if batch.offsets[:1] != [offset]:
+        return None
+    try:
+        frame = decode_frame(batch.values[0] or b"")
+    except DecodeError:  # whoever reads the whole log says what is wrong with it
+        return None
+    return frame.incarnation if isinstance(frame, Marker) else None
 
 
 def _read(log: Log, copy: _LocalCopy, proof: BackupReader, position: int, end: int) -> Steps[None]:

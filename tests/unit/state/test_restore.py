@@ -14,7 +14,7 @@ from kstate.state.layout import shard_bounds, shard_prefix
 from kstate.state.restore import RestoreTarget, restore
 from kstate.testing.memory_store import MemoryStore
 from tests.golden.state_formats import BACKUP_LINEAGE, BACKUP_STATE, CONTENT, golden
-from tests.support.backup_log import HIGH, LOW, SOURCE, entry, held, lineage_of
+from tests.support.backup_log import HIGH, LOW, SOURCE, BackupLog, entry, held, lineage_of
 from tests.support.restore_bench import PREFIX, RUN_BYTES, SETTINGS, Bench, filled_bench, finish, step_until
 
 
@@ -88,13 +88,14 @@ def test_only_the_target_is_restored(bench: Bench) -> None:
 
 
 def test_a_warm_restart_reads_the_tail_only(bench: Bench) -> None:
-    """From the least of its positions on."""
+    """From the least of its positions on, after a look at the marker before each of them."""
     bench.restore()
-    stood = lineage_of(bench.store)
+    low, high = sorted(position.offset for position in lineage_of(bench.store).values())
     bench.epochs(2, HIGH, seed=3)
+    news = bench.backup.lineage.slice(HIGH).values()[0].offset
     assigned = bench.assigned()
     assert "dropped" not in bench.restore(HIGH) + bench.restore()
-    assert assigned == [max(p.offset for p in stood.values()), min(p.offset for p in stood.values())]
+    assert assigned == [high - 1, high, low - 1, news - 1, low]
 
 
 def test_a_restart_without_news_changes_nothing(bench: Bench) -> None:
@@ -140,6 +141,20 @@ def test_a_stale_part_is_dropped_and_a_good_part_kept(bench: Bench) -> None:
     step_until(steps, "dropped")
     assert held(bench.store) == kept
     bench.restore()
+
+
+@pytest.mark.parametrize("epochs", [3, 5])
+def test_a_copy_of_a_log_that_was_made_anew_is_dropped(epochs: int) -> None:
+    """The new log has grown to the old offset or past it, and its chain of epochs fits: only the writers differ."""
+    bench = Bench()
+    for _ in range(3):
+        bench.backup.commit({entry(1): b"old", entry(2): b"of the old life only"}, writer="first-life")
+    bench.restore()
+    bench.backup = BackupLog()
+    for number in range(epochs):
+        bench.backup.commit({entry(1 if number else 3): b"new"}, writer="second-life")
+    assert "dropped" in bench.restore()
+    assert "made from another log" in bench.said[-1]
 
 
 def test_base_blocks_replace_what_was_there(bench: Bench) -> None:
