@@ -36,10 +36,11 @@ from kstate.interfaces import Log, Reader, Store
 from kstate.keyspace import KeyRange
 from kstate.plan import TopicPartition
 from kstate.state.backup import Applied, BackupReader
-from kstate.state.blocks import Marker, decode_frame
+from kstate.state.blocks import decode_frame
 from kstate.state.freshness import fresh_end
 from kstate.state.layout import shard_bounds, shard_prefix
 from kstate.state.lineage import Lineage, lineage_entry, stored_lineage
+from kstate.state.markers import Marker
 
 DROPPED = Step("dropped")
 READ = Step("restore-read")
