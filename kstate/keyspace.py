@@ -7,7 +7,9 @@ the message key, exactly as the Java producer computes it.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from zlib import crc32
 
 from xxhash import xxh3_64_intdigest
 
@@ -76,3 +78,14 @@ def murmur2(data: bytes) -> int:
 def partition_of(key: bytes, partitions: int) -> int:
     """The partition a Java producer gives to this message key."""
     return (murmur2(key) & 0x7FFFFFFF) % partitions
+
+
+def crc32_partition_of(key: bytes, partitions: int) -> int:
+    """The partition librdkafka's own partitioners give to this message key (`consistent_random`, its default, scatters
+    empty keys).
+    """
+    return crc32(key) % partitions
+
+
+PARTITIONERS: Mapping[str, Callable[[bytes, int], int]] = {"murmur2": partition_of, "crc32": crc32_partition_of}
+"""Partitioners of foreign producers that can be checked, by the name an input gives them."""

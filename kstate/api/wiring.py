@@ -75,6 +75,7 @@ def operator_faults(app: str, spec: OperatorSpec) -> Iterator[Fault]:
     if not spec.inputs:
         yield Fault(where, "it has no input", "declare one: lines = Input(Line, topic=...)")
     yield from _key_faults(where, spec)
+    yield from _placement_faults(where, spec)
     yield from _topic_faults(where, spec)
     for name in duplicates([state.name for state in spec.states]):
         yield Fault(where, f"two states are named {name!r}", "give one of them another name=")
@@ -130,6 +131,15 @@ def _key_faults(where: str, spec: OperatorSpec) -> Iterator[Fault]:
         known = output.key is not None and output.key_type is not Any
         if known and output.key_type is not NoneType and (fault := key_fault(output.key_type)):
             yield Fault(f"{where}, output {output.name!r}", fault, "take another field or function as key=")
+
+
+def _placement_faults(where: str, spec: OperatorSpec) -> Iterator[Fault]:
+    """Inputs of a keyed operator that were placed by different partitioners."""
+    checked = {given.partitioner: given.name for given in spec.inputs if given.partitioner != "unchecked"}
+    if len(checked) > 1 and spec.key_type is not NoneType:
+        listed = ", ".join(f"{name!r} by {partitioner}" for partitioner, name in sorted(checked.items()))
+        what = f"its inputs are placed by different partitioners ({listed}): a key would have two states"
+        yield Fault(where, what, "copy one topic into another that kstate writes, and read that")
 
 
 def _topic_faults(where: str, spec: OperatorSpec) -> Iterator[Fault]:

@@ -32,7 +32,7 @@ from kstate.config import Settings
 from kstate.coordinator.core import Rules
 from kstate.errors import ConfigError, CorruptStateError, FencedError, KstateError, OperatorError
 from kstate.interfaces import OutMessage, TopicSpec
-from kstate.keyspace import partition_of, slot_of
+from kstate.keyspace import PARTITIONERS, partition_of, slot_of
 from kstate.plan import Plan, Shard, TopicPartition, dlq_topic
 from kstate.state.layout import key_suffix, shard_prefix
 from kstate.state.values import split_value
@@ -145,7 +145,7 @@ class Driver:
         declared = next(each for each in spec.states if each.attribute == state.attribute)
         key_bytes = _codecs().key(spec.key_type).encode(key)
         plan = self._plan()
-        shard = Shard(spec.uid, partition_of(key_bytes, plan.partitions[spec.inputs[0].topic]))
+        shard = Shard(spec.uid, _partition(spec.inputs[0], key_bytes, plan))
         slot = slot_of(key_bytes)
         owner = next(t.worker for t in plan.tiles if t.shard == shard and slot in t.key_range)
         prefix = shard_prefix(plan.registry.operators[spec.uid], shard.partition)
@@ -210,8 +210,11 @@ class Driver:
         value = codecs.value(given.record).encode(record)
         if given.internal:
             value = record_frame(now, value)
-        partitions = self._plan().partitions[given.topic]
-        partition = next(self._unkeyed) % partitions if key_bytes is None else partition_of(key_bytes, partitions)
+        plan = self._plan()
+        if key_bytes is None:
+            partition = next(self._unkeyed) % plan.partitions[given.topic]
+        else:
+            partition = _partition(given, key_bytes, plan)
         return {"key": key_bytes, "value": value, "partition": partition, "timestamp": now}
 
     def _key_bytes(self, spec: OperatorSpec, given: InputSpec, record: Any, key: object) -> bytes | None:
@@ -324,6 +327,11 @@ _ERRORS: Final = {error.exit_code: error for error in reversed(_all_errors(Kstat
 def _codecs() -> AvroCodecs:
     """Codecs are made once per type and test session."""
     return AvroCodecs()
+
+
+def _partition(given: InputSpec, key_bytes: bytes, plan: Plan) -> int:
+    """Where the partitioner that an input expects puts a key."""
+    return PARTITIONERS.get(given.partitioner, partition_of)(key_bytes, plan.partitions[given.topic])
 
 
 def _worker_name(number: int) -> str:

@@ -13,7 +13,8 @@ from kstate.api.specs import OperatorSpec
 from kstate.clock import Step, Steps
 from kstate.errors import ConfigError, DecodeError, KstateError
 from kstate.interfaces import Batch, Store
-from kstate.keyspace import partition_of
+from kstate.keyspace import PARTITIONERS
+from kstate.plan import TopicPartition
 from kstate.state.cache import Entry, StateColumn, check_value
 from kstate.worker.decode import Decoded, InputDecoder
 from kstate.worker.handles import BoundContext, BoundOutput, Cursor
@@ -84,11 +85,13 @@ class Processor:
         """The cache entry of each row; rows whose key does not decode are rejected."""
         source = decoded.batch.source
         count = partitions[source.topic]
-        checked = self.decoders[source.topic].spec.partitioner != "unchecked"
+        partitioner = self.decoders[source.topic].spec.partitioner
+        place = PARTITIONERS.get(partitioner)
 
         def admit(key: bytes) -> None:
-            if checked and partition_of(key, count) != source.partition:
-                raise _misplaced(self.spec.uid, source, key, count)
+            if place is not None and place(key, count) != source.partition:
+                expected = f"{partitioner} puts it into partition {place(key, count)} of {count}"
+                raise _misplaced(self.spec.uid, source, key, expected)
 
         keys: list[bytes] = decoded.batch.keys  # type: ignore[assignment]  # rows without key are gone
         try:
@@ -182,10 +185,11 @@ class Processor:
         self.rejects.add(self.cursor.batch, row, str(error) or type(error).__name__, error)
 
 
-def _misplaced(uid: str, source: Any, key: bytes, count: int) -> ConfigError:
+def _misplaced(uid: str, source: TopicPartition, key: bytes, expected: str) -> ConfigError:
     return ConfigError(
-        f"Operator {uid!r}: a record with key {key[:64]!r} stands in {source}, Kafka's murmur2 puts it into partition "
-        f"{partition_of(key, count)} of {count}; two partitioners on one topic give one key two states.",
-        hint="write the topic with the Java producer's partitioner (librdkafka: partitioner=murmur2_random), "
-        'or declare Input(..., partitioner="unchecked") if another partitioner writes all of it.',
+        f"Operator {uid!r}: a record with key {key[:64]!r} stands in {source}, {expected}; "
+        "two partitioners on one topic give one key two states.",
+        hint="write the topic with the Java producer's partitioner (librdkafka: partitioner=murmur2_random), or, if "
+        'one other partitioner writes all of it, declare Input(..., partitioner="crc32"), librdkafka\'s own, or '
+        '"unchecked".',
     )

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from kstate import ConfigError, DecodeError, Int32
 from kstate.adapters.avro import AvroCodecs
 from kstate.keys import key_fault, key_signature, plain_key_codec
-from kstate.keyspace import murmur2, partition_of, slot_of
+from kstate.keyspace import crc32_partition_of, murmur2, partition_of, slot_of
 
 GOLDEN = json.loads(Path(__file__).parents[1].joinpath("golden/kafka_keys.json").read_text(encoding="utf-8"))
 TYPES: Mapping[str, tuple[Any, Callable[[Any], Any]]] = {
@@ -99,6 +99,12 @@ def test_partitions_are_those_of_the_java_producer() -> None:
         key = bytes.fromhex(row["bytes"])
         assert murmur2(key) == row["murmur2"], row
         assert [partition_of(key, count) for count in GOLDEN["partitions"]] == row["partitions"], row
+
+
+@pytest.mark.parametrize(("key", "partition"), [(b"a", 3), (b"bob", 0), ("größe".encode(), 1), (b"\0" * 7 + b"*", 3)])
+def test_crc32_partitions_are_those_of_librdkafka(key: bytes, partition: int) -> None:
+    """As librdkafka 2.16 placed these keys among four partitions with `consistent_random`."""
+    assert crc32_partition_of(key, 4) == partition
 
 
 def test_slots_are_those_of_another_xxh3() -> None:

@@ -278,6 +278,10 @@ def lines(**options: Any) -> Any:
         (lambda: [declare(lines=lines(topic="app.control"))], "is one of kstate's own topics of this job"),
         (lambda: [declare(lines=lines(), out=Output(Word, topic="app.op.dlq"))], "is one of kstate's own topics"),
         (lambda: [no_handler(lines())], "it has no handler"),
+        (
+            lambda: [declare(a=lines(), b=lines(topic="more", partitioner="crc32"))],
+            "inputs are placed by different partitioners ('b' by crc32, 'a' by murmur2)",
+        ),
         (lambda: [declare(a=lines(), b=lines())], "inputs 'a', 'b' read one topic, 'lines'"),
         (lambda: [declare(a=lines(), o=Output(Line, topic="lines"))], "which its own output 'o' writes"),
         (lambda: [declare(a=lines(key="nope"))], "key='nope' is no field of Line"),

@@ -47,6 +47,14 @@ class Bank(Operator[str], uid="bank"):
         self.balances.emit(Balance(self.key, self.total.get(), ctx.event_time))
 
 
+class Imported(Bank, uid="imported"):
+    """Deposits that librdkafka's own partitioner placed."""
+
+    deposits = Input(Deposit, topic="imports", key="account", partitioner="crc32")
+    balances = Output(Balance, topic="import-balances")
+    deposits.each(Bank.add)
+
+
 class Stray(Operator[str], uid="stray"):
     """Not in the job."""
 
@@ -78,6 +86,14 @@ def test_state_is_read_by_key() -> None:
         assert [d.state(Bank.total, key=f"account {n}") for n in range(1, 20)] == list(range(1, 20))
         assert d.state(Bank.last, key="account 7") == Deposit("account 7", 7)
         assert d.state(Bank.last, key="nobody") is None
+
+
+def test_records_are_placed_as_the_input_expects_them() -> None:
+    """By the partitioner that it names; state is looked for in the same place."""
+    names = [f"account-{number}" for number in range(8)]
+    with Driver(Job("imports", [Imported]), workers=2) as d:
+        d.send(Imported.deposits, *(Deposit(name, 5) for name in names))
+        assert [d.state(Imported.total, key=name) for name in names] == [5] * 8
 
 
 def test_time_passes_only_when_the_test_says_so() -> None:

@@ -11,7 +11,7 @@ import pytest
 from kstate import Context, Input, Operator, Output, Reject, ValueState
 from kstate.config import FailureSettings
 from kstate.errors import ConfigError, OperatorError
-from kstate.keyspace import FULL_RANGE, KeyRange, partition_of, slot_of
+from kstate.keyspace import FULL_RANGE, KeyRange, crc32_partition_of, partition_of, slot_of
 from kstate.state.cache import ValueFault
 from kstate.worker.ownership import Piece
 
@@ -189,6 +189,34 @@ def test_a_record_of_another_partitioner_stops_the_job_by_name(bench: MakeBench)
     stray = next(f"k{i}" for i in range(99) if partition_of(f"k{i}".encode(), 3) != 0)
     with pytest.raises(ConfigError, match=r"adds\[0\].*partition [12] of 3"):
         b.feed(add(b, stray, 1))
+
+
+class FromLibrdkafka(Sum, uid="from-librdkafka"):
+    """Its input was written with librdkafka's default partitioner."""
+
+    adds = Input(Add, topic="adds", key="name", partitioner="crc32")
+    adds.each(Sum.add)
+
+
+class FromAnybody(Sum, uid="from-anybody"):
+    """Its input may be placed in any way."""
+
+    adds = Input(Add, topic="adds", key="name", partitioner="unchecked")
+    adds.each(Sum.add)
+
+
+def test_an_input_says_which_partitioner_wrote_it(bench: MakeBench) -> None:
+    """crc32 is checked as murmur2 is by default; unchecked takes every record."""
+    names = [f"k{i}" for i in range(99)]
+    placed = next(n for n in names if not crc32_partition_of(n.encode(), 3) and partition_of(n.encode(), 3))
+    stray = next(n for n in names if crc32_partition_of(n.encode(), 3) and not partition_of(n.encode(), 3))
+    b = bench(FromLibrdkafka, partitions=3)
+    b.feed(add(b, placed, 1))
+    with pytest.raises(ConfigError, match=r"adds\[0\], crc32 puts it into partition [12] of 3"):
+        b.feed(add(b, stray, 1))
+    free = bench(FromAnybody, partitions=3)
+    free.feed(add(free, placed, 1), add(free, stray, 1))
+    assert len(free.emitted("totals")) == 2
 
 
 def test_null_keys_of_an_unkeyed_operator_are_spread_by_offset_and_keep_their_null_key(bench: MakeBench) -> None:
