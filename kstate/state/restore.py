@@ -4,8 +4,9 @@ Paper: SEEP, section 3.2, restore-state(o, θ, τ, β). The protocol is rule S1:
 this worker, whose leader has fenced every earlier owner; H is taken here, first; then the log is read to H.
 
     a local copy stands between log start and H    warm: only the tail behind it is read
-    none, or below the log start, or beyond H,
+    none, or below the log start,
     or it is a copy of another log                 cold: dropped durably, then read from the log start
+    beyond H                                       refused: what was committed is gone from the log
 
 Whether the log is the one that was copied is asked of the log: the record before the copy's offset is a marker, and of
 the incarnation that the copy names. A topic that was deleted and made anew may have grown beyond the old offset, and
