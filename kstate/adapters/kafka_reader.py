@@ -1,7 +1,8 @@
 """The reader: positions, ends and gaps over librdkafka's consumer, told apart from the library itself.
 
 A position moves behind every record given out, and to the end of the partition when the client says that it is reached:
-only then are control records and aborted records behind it. It never moves otherwise.
+only then are control records and aborted records behind it. It never moves otherwise. A partition that cannot be read
+is read no further until it is assigned anew.
 """
 
 from __future__ import annotations
@@ -180,7 +181,9 @@ class KafkaReader:
         """The end of a partition is reached, or it cannot be read."""
         source, position = event.source, self._positions[event.source]
         if event.code != "_PARTITION_EOF":
-            self._fault = self._fault or self._judged(event, position)
+            if (fault := self._judged(event, position)) is not None:
+                self._fault = self._fault or fault
+                del self._positions[source]  # the client goes on behind a damaged batch: that would be a gap
         elif event.offset > position:
             self._positions[source] = event.offset
             batches.setdefault(source, Batch(source, event.offset)).next_offset = event.offset

@@ -100,6 +100,18 @@ def eof(source: TopicPartition, offset: int) -> Event:
     return Event(source, "_PARTITION_EOF", "end", offset)
 
 
+def test_what_follows_a_damaged_batch_is_not_given_out(client: FakeConsumer, reader: KafkaReader) -> None:
+    """The client itself goes on behind it: a position there would say that the damaged records were read."""
+    damage = Event(A, "_BAD_MSG", "MessageSet at offset 12 failed CRC32C check", 12)
+    client.answers = [[run(A, 10, 11), damage, run(A, 20, 21), run(B, 0), eof(A, 22)], [run(A, 23)]]
+    first, second = reader.poll(100, 0)
+    assert (first.source, first.offsets, first.next_offset) == (A, [10, 11], 12)
+    assert (second.source, second.offsets) == (B, [0])
+    with pytest.raises(DataLossError, match="offset 12"):
+        reader.poll(100, 0)
+    assert reader.poll(100, 0) == []
+
+
 def test_runs_of_one_partition_are_one_batch_and_the_end_moves_it(client: FakeConsumer, reader: KafkaReader) -> None:
     """Records in the order of offsets; the position goes past control records once the end is reached."""
     client.answers = [[run(A, 10, 11), run(B, 0), run(A, 13), eof(A, 15)]]
