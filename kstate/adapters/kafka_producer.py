@@ -23,7 +23,7 @@ from kstate.adapters.kafka_settings import MESSAGE_BYTES_MAX
 from kstate.adapters.kafka_watch import ClientCallError, ClientError, ClientWatch
 from kstate.clock import Clock
 from kstate.config import FailureSettings
-from kstate.errors import ConfigError, FencedError, KstateError, TaintedError
+from kstate.errors import ConfigError, FencedError, KstateError, RetryableError, TaintedError
 from kstate.interfaces import OutMessage
 from kstate.plan import TopicPartition
 
@@ -260,7 +260,10 @@ class KafkaProducer:
         """A topic or partition that does not exist would only fail much later, and without a reason."""
         highest = max(partitions, default=-1)
         if highest >= self._known.get(topic, 0):
-            count = self._cluster.partitions([topic])[topic]
+            try:
+                count = self._cluster.partitions([topic])[topic]
+            except RetryableError as error:  # a transaction that is under way cannot be begun again
+                raise self._tainted(str(error)) from error
             if count is None or highest >= count:
                 raise unknown_partition(TopicPartition(topic, highest), count)
             self._known[topic] = count

@@ -262,6 +262,20 @@ class TestTaint:
         with pytest.raises(FencedError):
             producer.send("t", batch(b"1"))
 
+    def test_a_broker_that_does_not_know_the_topics_in_time_taints(
+        self, client: FakeClient, producer: KafkaProducer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The transaction has begun: whoever tries again needs another producer."""
+
+        def nobody(topics: Iterable[str]) -> dict[str, int | None]:
+            raise RetryableError(f"partitions of {topics}: no answer")
+
+        monkeypatch.setattr(client, "partitions", nobody)
+        with pytest.raises(TaintedError, match="no answer"):
+            producer.send("t", batch(b"x"))
+        with pytest.raises(TaintedError):
+            producer.begin()
+
     def test_trouble_between_transactions_taints_the_next(self, client: FakeClient, producer: KafkaProducer) -> None:
         """The log is drained before a transaction begins, and nothing is begun."""
         producer.commit()
