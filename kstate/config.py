@@ -13,8 +13,7 @@ MIB = 1 << 20
 BLOCK_BYTES_MAX = 512 * 1024
 """Largest block in the backup topic: well below Kafka's default limit of 1 MiB for a batch."""
 
-SECRET_MARKS = ("password", "secret", "token", "sasl.jaas", "key.pem", "oauthbearer.config")
-"""A client property whose name contains one of these is never shown."""
+_SECRET_MARKS = ("password", "secret", "token", "sasl.jaas", "key.pem", "oauthbearer.config")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +97,6 @@ def _numbers(settings: Settings) -> list[tuple[str, float]]:
     return [*nested, ("stream_partitions", settings.stream_partitions)]
 
 
-def redacted(client: Mapping[str, str]) -> dict[str, str]:
-    """Client properties fit to be shown: the values of secrets are replaced."""
-    return {name: "***" if any(mark in name for mark in SECRET_MARKS) else value for name, value in client.items()}
+def is_secret(name: str) -> bool:
+    """Whether the value of this client property must never be shown."""
+    return any(mark in name for mark in _SECRET_MARKS)

@@ -6,13 +6,12 @@ merge joins it, so it is kept as a piecewise constant map over the slots: *the n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Generic, TypeVar
 
 from kstate.keyspace import KeyRange
 
 T = TypeVar("T")
-U = TypeVar("U")
 
 Progress = Mapping[str, int]
 """Input topic → next offset to read, counted past foreign slots and control records too."""
@@ -76,10 +75,6 @@ class SlotMap(Generic[T]):
         if lo < key_range.hi:
             gaps.append(KeyRange(lo, key_range.hi))
         return gaps
-
-    def map(self, change: Callable[[T], U]) -> SlotMap[U]:
-        """The same pieces with changed values; equal neighbours coalesce."""
-        return SlotMap((r, change(v)) for r, v in self._pieces)
 
     def values(self) -> list[T]:
         """The value of each piece, in slot order."""

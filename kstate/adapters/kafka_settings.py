@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from kstate.config import SECRET_MARKS, Settings
+from kstate.config import Settings, is_secret
 
 Properties = dict[str, str | int | bool]
 
@@ -111,7 +111,7 @@ def admin_properties(settings: Settings) -> Properties:
 
 def scrubbed(text: str, client: Mapping[str, str]) -> str:
     """A text fit to be shown: the values of secret client properties are replaced."""
-    secrets = [value for name, value in client.items() if value and any(mark in name for mark in SECRET_MARKS)]
+    secrets = [value for name, value in client.items() if value and is_secret(name)]
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
     return text

@@ -24,7 +24,7 @@ import typer
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from kstate.config import SECRET_MARKS, EpochSettings, FailureSettings, Settings, StateSettings
+from kstate.config import EpochSettings, FailureSettings, Settings, StateSettings, is_secret
 from kstate.errors import ConfigError
 
 FILE = "kstate.toml"
@@ -106,7 +106,7 @@ def _group(kind: type[Any]) -> type[BaseModel]:
 def _client(given: Mapping[str, str]) -> dict[str, str]:
     """Client properties by librdkafka's names, references to secrets resolved."""
     properties = {_property(name): value for name, value in given.items()}
-    open_secrets = sorted(name for name in _file_client() if _is_secret(name) and not _is_reference(properties[name]))
+    open_secrets = sorted(name for name in _file_client() if is_secret(name) and not _is_reference(properties[name]))
     if open_secrets:
         raise ConfigError(
             f"{FILE} holds the secret {', '.join(open_secrets)} itself.",
@@ -130,10 +130,6 @@ def _property(name: str) -> str:
     """The name of a client property as librdkafka has it; one of them has an underscore."""
     dotted = name.lower().replace("_", ".")
     return "log_level" if dotted == "log.level" else dotted
-
-
-def _is_secret(name: str) -> bool:
-    return any(mark in name for mark in SECRET_MARKS)
 
 
 def _is_reference(value: str) -> bool:

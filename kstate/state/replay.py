@@ -6,11 +6,11 @@ own: they share one reader, which starts at the least of their offsets, and each
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kstate.keyspace import KeyRange
-from kstate.plan import Plan, Shard, TopicPartition
+from kstate.plan import Plan, Shard
 from kstate.progress import Progress, SlotMap
 from kstate.state.lineage import Lineage
 
@@ -44,13 +44,3 @@ def replay_pieces(lineage: Lineage, key_range: KeyRange, starts: Progress) -> li
         progress = {topic: position.progress.get(topic, start) for topic, start in starts.items()}
         standing.assign(piece, (progress, position.watermark))
     return [ReplayPiece(piece, progress, watermark) for piece, (progress, watermark) in standing]
-
-
-def start_positions(pieces: Iterable[ReplayPiece], partition: int) -> dict[TopicPartition, int]:
-    """Where the reader of each input starts: the least progress of any piece."""
-    starts: dict[TopicPartition, int] = {}
-    for piece in pieces:
-        for topic, offset in piece.progress.items():
-            source = TopicPartition(topic, partition)
-            starts[source] = min(offset, starts.get(source, offset))
-    return starts

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kstate.adapters.rocksdb import RocksStore
 from kstate.keyspace import partition_of, slot_of
+from kstate.progress import SlotMap
 from kstate.state.layout import identity_entry, key_suffix, shard_prefix
 from kstate.state.lineage import lineage_entry, stored_lineage
 from tests.support.cluster import Cluster
@@ -44,7 +45,8 @@ def spoil(made: Cluster, worker: str, cluster_id: str, partitions: int) -> None:
     with opened(made, worker, cluster_id) as store:
         haunt(store, partitions)
         for partition in range(partitions):
-            ahead = stored_lineage(store, OPERATOR, partition).map(lambda p: replace(p, offset=p.offset + 1_000_000))
+            stands = stored_lineage(store, OPERATOR, partition)
+            ahead = SlotMap((piece, replace(at, offset=at.offset + 1_000_000)) for piece, at in stands)
             key, value = lineage_entry(store, OPERATOR, partition, ahead)
             store.write([key], [value])
 

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kstate.keyspace import FULL_RANGE, KeyRange
-from kstate.plan import Plan, Registry, Shard, TopicPartition
+from kstate.plan import Plan, Registry, Shard
 from kstate.progress import SlotMap
 from kstate.state.lineage import Lineage, Position
-from kstate.state.replay import ReplayPiece, plan_starts, replay_pieces, start_positions
+from kstate.state.replay import ReplayPiece, plan_starts, replay_pieces
 from tests.support.backup_log import HIGH, LOW
 
 STARTS = {"words": 5}
@@ -24,11 +24,10 @@ def test_slots_without_a_marker_start_where_the_plan_says() -> None:
     """Never at the end, never at 0."""
     pieces = replay_pieces(Lineage(), LOW, STARTS)
     assert pieces == [ReplayPiece(LOW, STARTS, {})]
-    assert start_positions(pieces, 2) == {TopicPartition("words", 2): 5}
 
 
-def test_each_slot_starts_at_its_own_marker_and_the_reader_at_the_least() -> None:
-    """One progress per tile would lose records of the slower piece (P7)."""
+def test_each_slot_starts_at_its_own_marker() -> None:
+    """One progress per tile would lose records of the slower piece."""
     lineage = SlotMap([(KeyRange(0, 100), position(9)), (KeyRange(100, 200), position(7, epoch=30))])
     pieces = replay_pieces(lineage, KeyRange(0, 300), STARTS)
     assert [(piece.key_range, piece.progress["words"]) for piece in pieces] == [
@@ -36,8 +35,6 @@ def test_each_slot_starts_at_its_own_marker_and_the_reader_at_the_least() -> Non
         (KeyRange(100, 200), 7),
         (KeyRange(200, 300), 5),
     ]
-    assert start_positions(pieces, 0) == {TopicPartition("words", 0): 5}
-    assert start_positions(pieces[:2], 0) == {TopicPartition("words", 0): 7}
 
 
 def test_neighbours_at_equal_progress_are_one_piece_whatever_their_chains() -> None:
