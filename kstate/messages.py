@@ -74,7 +74,7 @@ class Heartbeat:
     plan_version: int
     tiles: tuple[TileReport, ...]
     fatal: str | None = None
-    """Why the worker stops for good; the leader halts the job with this reason."""
+    """Why the worker stops; the leader halts the job with this reason if the exit code is final (kstate.errors)."""
     exit_code: int = 0
     leaving: bool = False
     """Stopped in an orderly way after its last epoch: it may be declared dead at once."""

@@ -24,6 +24,7 @@ class Meaning(Enum):
 _ACCESS: Final = "grant it to this user (ACLs)."
 _NAME: Final = "create it, or correct the name in the job or the settings."
 _PROPERTY: Final = "correct the client properties (librdkafka's CONFIGURATION.md lists them)."
+_NO_MORE: Final = "restore the topic from a copy, or start the job anew under another application name."
 _LOGIN: Final = "check security.protocol, user and password in the client properties."
 
 _CONFIG_MENDS: Final[dict[str, str]] = {
@@ -102,7 +103,7 @@ def translated(code: str, text: str, doing: str) -> KstateError:
         case Meaning.FENCED:
             return FencedError(message)
         case Meaning.DATA_LOSS:
-            return DataLossError(message, hint="restore the topic from a copy, or reset the job.")
+            return DataLossError(message, hint=_NO_MORE)
         case Meaning.CONFIG:
             return ConfigError(message, hint=_CONFIG_MENDS[code])
         case Meaning.RETRY:
@@ -134,7 +135,7 @@ def out_of_range(source: TopicPartition, position: int, start: int | None, end: 
         what = f"the log is [{start}, {end})"
     return DataLossError(
         f"{source}: offset {position} is to be read, but {what}.",
-        hint="the records were deleted (retention) or the topic was made anew: restore the topic, or reset the job.",
+        hint=f"the records were deleted (retention) or the topic was made anew: {_NO_MORE}",
     )
 
 

@@ -187,7 +187,7 @@ class RocksStore:
 
     def _pairs(self, iterator: Any, hi: bytes) -> Iterator[tuple[bytes, bytes]]:
         # The end is looked for here: of a native upper bound the binding keeps only a pointer into the Python object,
-        # and once that is freed and its memory used again, the scan ends early, without an error [M].
+        # and once that is freed and its memory used again, the scan ends early, without an error (seen).
         while iterator.valid() and (key := iterator.key()) < hi:
             yield key, iterator.value()
             iterator.next()

@@ -17,7 +17,7 @@ class Source(NamedTuple):
 
 
 class Logger(Protocol):
-    """A structured logger; operator, topic-partition and offset are already bound to it."""
+    """The worker's structured logger: `ctx.log.info("odd amount", source=str(ctx.source), amount=txn.amount)`."""
 
     def debug(self, event: str, **fields: Any) -> None: ...
 

@@ -1,7 +1,7 @@
 """Waiting to lead: a candidate stays quiet while the leader of the newest term is heard.
 
 Only liveness depends on this: two leaders at once cost a restart of one, never a wrong plan, because opening the
-leader's transactional id fences (DESIGN §7).
+leader's transactional id fences (S3).
 """
 
 from __future__ import annotations

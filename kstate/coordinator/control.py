@@ -14,7 +14,7 @@ from kstate.messages import Control, JobHalted, PlanPublished, TermStarted, Work
 from kstate.plan import Plan, tiling_fault
 
 DECISIONS_KEPT = 20
-"""What `kstate status` shows; older ones can be read in the control topic itself."""
+"""For people; older ones can be read in the control topic itself."""
 
 
 @dataclass(frozen=True, slots=True)

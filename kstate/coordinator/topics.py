@@ -22,7 +22,7 @@ _FOREVER = {
     "message.timestamp.after.max.ms": str((1 << 63) - 1),
     "unclean.leader.election.enable": "false",
 }
-"""Internal topics lose nothing by themselves and take any timestamp (DESIGN §8, internal topics)."""
+"""Internal topics lose nothing by themselves and take any timestamp (ARCHITECTURE.md, section 4)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from kstate.state.checkpoint import Checkpoint, position_after
 from kstate.state.lineage import Lineage
 from kstate.state.markers import Marker, encode_marker, joint_checksum
 
-HINT = "keep the topic as it is and restore a savepoint, or start anew with `kstate reset`"
+HINT = "restore the topic from a copy of your own, or start the job anew under another application name"
 
 
 def backup_messages(checkpoint: Checkpoint, partition: int) -> tuple[list[OutMessage], OutMessage]:

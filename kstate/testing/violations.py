@@ -1,4 +1,4 @@
-"""What the simulation may find wrong, in the words of PROTOCOL-REVIEW."""
+"""What the simulation may find wrong, by what it does to the results."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import Any
 from kstate.api.specs import OperatorSpec, OutputSpec, StateSpec, Topology
 from kstate.config import Settings
 from kstate.errors import ConfigError
-from kstate.interfaces import Codecs
+from kstate.interfaces import Codecs, EventLog
 from kstate.plan import Plan, Shard
 from kstate.state.cache import StateCache, StateColumn
 from kstate.state.layout import shard_prefix
@@ -30,7 +30,7 @@ class Assembly:
     topology: Topology
     codecs: Codecs
     settings: Settings
-    log: Any
+    log: EventLog
     """Logger that handlers see as `ctx.log`."""
 
     def processors(self, plan: Plan) -> dict[str, Processor]:
@@ -66,14 +66,13 @@ class Assembly:
         return processor
 
     def _route(self, output: OutputSpec, plan: Plan) -> OutputRoute:
-        kind = "internal" if output.internal else output.timestamp
         return OutputRoute(
             name=output.name,
             topic=output.topic,
             partitions=plan.partitions[output.topic],
             key_of=self._key_of(output),
             bytes_max=self.settings.state.output_bytes_max,
-            kind=kind,
+            kind="internal" if output.internal else output.timestamp,
         )
 
     def _key_of(self, output: OutputSpec) -> Callable[[Any], bytes] | None:

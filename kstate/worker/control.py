@@ -49,7 +49,10 @@ class ControlFollower:
         self._take(self._reader.poll())
 
     def standing(self, incarnation: str) -> Standing:
-        """Where this incarnation stands; one that was named once and is named no more is out (P4)."""
+        """Where this incarnation stands; one that was named once and is named no more is out.
+
+        Control may have been trimmed behind a later plan, and its death with it.
+        """
         if incarnation in self._dead:
             return Standing.DEAD
         if self.plan is not None and self.plan.member(incarnation):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, Literal
 
 from kstate.api.context import Context, Source
 from kstate.api.state import ValueState
@@ -33,8 +33,8 @@ class OutputRoute:
     partitions: int
     key_of: Callable[[Any], bytes] | None
     bytes_max: int
-    kind: str
-    """"internal": framed with the event time; "event": stamped with it; "now": by the clock of the broker."""
+    kind: Literal["internal", "event", "now"]
+    """Framed with the event time, stamped with it, or left to the clock of the broker."""
 
 
 class Cursor:
@@ -100,7 +100,7 @@ class BoundValue(ValueState[Any]):
 class BoundOutput(Output[Any]):
     """An Output that collects encoded records for the end of the epoch.
 
-    `stamped` outputs carry the event time: in a frame on internal streams, as Kafka's timestamp on users' topics.
+    They carry the event time: in a frame on internal streams, as Kafka's timestamp on users' topics (OutputRoute).
     """
 
     def __init__(self, cursor: Cursor, encode: Callable[[Any], bytes], route: OutputRoute) -> None:

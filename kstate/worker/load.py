@@ -37,7 +37,7 @@ class Load:
         self.snapshot = replace(self.snapshot, leaving=True)
 
     def fatal(self, error: KstateError) -> None:
-        """The worker stops for a reason that only people can mend."""
+        """The worker stops because of this error."""
         self.snapshot = replace(self.snapshot, fatal=str(error), exit_code=error.exit_code)
 
     def beat(self, log: Log) -> None:

@@ -107,7 +107,7 @@ def test_a_restart_without_news_changes_nothing(bench: Bench) -> None:
 
 
 def test_a_copy_below_the_log_start_is_dropped(bench: Bench) -> None:
-    """Going on with a gap would bring deleted keys back (P10)."""
+    """Going on with a gap would bring deleted keys back."""
     bench.restore()
     gone = held(bench.store)[0][0][6:]
     bench.backup.commit({gone: None})

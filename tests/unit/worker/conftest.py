@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +21,7 @@ from kstate.worker.assembly import Assembly
 from kstate.worker.epoch import Prepared, prepare, settle
 from kstate.worker.ownership import OwnedShard
 from kstate.worker.process import Processor
+from tests.support.leaders import Silent
 
 APP = "bench"
 
@@ -56,7 +56,7 @@ class Bench:
             starts={(spec.uid, self.topic, 0): 0},
         )
         settings = Settings(state=StateSettings(value_bytes_max=self.value_bytes_max, output_bytes_max=1_000))
-        assembly = Assembly(topology, self.codecs, settings, logging.getLogger("test"))
+        assembly = Assembly(topology, self.codecs, settings, Silent())
         self.processor: Processor = assembly.processors(self.plan)[spec.uid]
         self.shard: OwnedShard = assembly.shard(Shard(spec.uid, 0), self.plan)
         for key_range in self.ranges:
