@@ -23,6 +23,8 @@ from kstate.worker.rejects import Rejects
 
 PROCESSED = Step("processed")
 UNSET_WATERMARK = -(1 << 63)
+KEY_BYTES_MAX = 65_536
+"""The room that `StateSettings.value_bytes_max` leaves for a key, so that a key and its value fit into one block."""
 
 
 class Processor:

@@ -261,3 +261,26 @@ def test_two_tiles_of_a_shard_stay_two_pieces(bench: MakeBench) -> None:
     b.feed(*[add(b, f"k{i}", 1) for i in range(20)])
     assert [piece.checkpoint.marker.key_range for piece in b.prepare().pieces] == list(b.ranges)
     assert sum(len(piece.changes) for piece in b.prepare().pieces) == 20
+
+
+class Tally(Operator[str], uid="tally"):
+    """Adds up per message key."""
+
+    adds = Input(Add, topic="adds")
+    total = ValueState(int, default=0)
+
+    @adds.each
+    def add(self, add: Add, ctx: Context) -> None:
+        self.total.set(self.total.get() + add.amount)
+
+
+def test_a_key_that_fits_no_block_is_a_dead_letter(bench: MakeBench) -> None:
+    """The others are processed: one such record must not stop every worker that meets it."""
+    b = bench(Tally)
+    longest, longer = b"k" * 65_536, b"k" * 65_537
+    b.feed(*(b.row(Add("x", 1), key) for key in (b"a", longer, longest)))
+    (letter,) = b.processor.rejects.letters
+    assert (letter.offset, letter.key) == (1, longer)
+    assert "65,537 bytes, the limit is 65,536" in letter.reason
+    (piece,) = b.prepare().pieces
+    assert piece.checkpoint.marker.entries == 2
