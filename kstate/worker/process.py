@@ -17,7 +17,7 @@ from kstate.keyspace import PARTITIONERS
 from kstate.plan import TopicPartition
 from kstate.state.cache import Entry, StateColumn, check_value
 from kstate.worker.decode import Decoded, InputDecoder
-from kstate.worker.handles import BoundContext, BoundOutput, Cursor
+from kstate.worker.handles import Handles
 from kstate.worker.ownership import OwnedShard
 from kstate.worker.rejects import Rejects
 
@@ -34,18 +34,25 @@ class Processor:
     call, so that the culprit is found and becomes a dead letter.
     """
 
-    def __init__(self, spec: OperatorSpec, instance: Operator[Any], cursor: Cursor, context: BoundContext) -> None:
+    def __init__(
+        self,
+        spec: OperatorSpec,
+        instance: Operator[Any],
+        handles: Handles,
+        decoders: Mapping[str, InputDecoder],
+        columns: Sequence[StateColumn],
+        rejects: Rejects,
+    ) -> None:
+        """`instance` has its handles already; decoders go by topic, columns in the order of the states."""
         self.spec = spec
         self.instance = instance
-        self.cursor = cursor
-        self.context = context
-        self.outputs: dict[str, BoundOutput] = {}
-        self.decoders: dict[str, InputDecoder] = {}
-        """By topic."""
-        self.rejects = Rejects(spec.uid)
+        self.cursor = handles.cursor
+        self.context = handles.context
+        self.outputs = handles.outputs
+        self.rejects = rejects
         self.careful = False
-        self.columns: Sequence[StateColumn] = ()
-        self.output_bytes_max = 0
+        self._decoders = decoders
+        self._columns = columns
         self._keyed = spec.key_type is not type(None)
         self._handlers: dict[str, Callable[[Any, Any], None]] = {
             each.topic: each.handler.__get__(instance) for each in spec.inputs
@@ -57,7 +64,7 @@ class Processor:
         if not len(admitted):
             return
         self.rejects.handled += len(admitted)
-        decoder = self.decoders[batch.source.topic]
+        decoder = self._decoders[batch.source.topic]
         decoded = decoder.decode(admitted, self.rejects)
         if self._keyed:
             entries, decoded = self._entries(shard, decoded, store, partitions)
@@ -87,10 +94,12 @@ class Processor:
         """The cache entry of each row; rows whose key does not decode are rejected."""
         source = decoded.batch.source
         count = partitions[source.topic]
-        partitioner = self.decoders[source.topic].spec.partitioner
+        partitioner = self._decoders[source.topic].spec.partitioner
         place = PARTITIONERS.get(partitioner)
 
         def admit(key: bytes) -> None:
+            if len(key) > KEY_BYTES_MAX:
+                raise DecodeError(f"it has {len(key):,} bytes, the limit is {KEY_BYTES_MAX:,}")
             if place is not None and place(key, count) != source.partition:
                 expected = f"{partitioner} puts it into partition {place(key, count)} of {count}"
                 raise _misplaced(self.spec.uid, source, key, expected)
@@ -177,7 +186,7 @@ class Processor:
         for change in self.cursor.journal:
             if isinstance(change, tuple):
                 entry, index = change[0], change[1]
-                check_value(self.columns[index], entry.key, entry.values[index])
+                check_value(self._columns[index], entry.key, entry.values[index])
 
     def _reject(self, row: int, error: Exception) -> None:
         """Undo the call; its record becomes a dead letter, unless the failure is the engine's or the machine's."""
