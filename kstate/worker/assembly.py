@@ -18,9 +18,10 @@ from kstate.state.cache import StateCache, StateColumn
 from kstate.state.layout import shard_prefix
 from kstate.state.replay import plan_starts
 from kstate.worker.decode import InputDecoder
-from kstate.worker.handles import BoundContext, BoundOutput, BoundValue, Cursor, OutputRoute
+from kstate.worker.handles import BoundContext, BoundOutput, BoundValue, Cursor, Handles, OutputRoute
 from kstate.worker.ownership import OwnedShard
 from kstate.worker.process import Processor
+from kstate.worker.rejects import Rejects
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +49,23 @@ class Assembly:
         return OwnedShard(shard, operator_id, cache, plan_starts(plan, shard))
 
     def _processor(self, spec: OperatorSpec, plan: Plan) -> Processor:
-        cursor = Cursor()
-        context = BoundContext(cursor, self.log)
-        instance = spec.cls()
-        processor = Processor(spec, instance, cursor, context)
-        processor.output_bytes_max = self.settings.state.output_bytes_max
-        processor.columns = [self._column(spec, state, plan) for state in spec.states]
-        keyed = spec.key_type is not type(None)
-        for each in spec.inputs:
-            processor.decoders[each.topic] = InputDecoder(each, self.codecs.value(each.record), keyed=keyed)
+        instance, cursor = spec.cls(), Cursor()
         for index, state in enumerate(spec.states):
             setattr(instance, state.attribute, BoundValue(cursor, index, state.default if state.has_default else None))
+        outputs: dict[str, BoundOutput] = {}
         for output in spec.outputs:
             bound = BoundOutput(cursor, self.codecs.value(output.record).encode, self._route(output, plan))
             setattr(instance, output.name, bound)
-            processor.outputs[output.name] = bound
-        return processor
+            outputs[output.name] = bound
+        keyed = spec.key_type is not type(None)
+        return Processor(
+            spec,
+            instance,
+            Handles(cursor, BoundContext(cursor, self.log), outputs),
+            {each.topic: InputDecoder(each, self.codecs.value(each.record), keyed=keyed) for each in spec.inputs},
+            [self._column(spec, state, plan) for state in spec.states],
+            Rejects(spec.uid, self.settings.state.output_bytes_max),
+        )
 
     def _route(self, output: OutputSpec, plan: Plan) -> OutputRoute:
         return OutputRoute(

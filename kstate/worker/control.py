@@ -25,7 +25,8 @@ class Standing(Enum):
 class ControlFollower:
     """Reads the control topic in order and keeps what counts.
 
-    Invariant: `plan` is the newest plan read, `dead` holds every incarnation ever declared dead in what was read.
+    Invariant: `plan` is the newest plan read, `halted` is set while the term read last has halted the job, `dead` holds
+    every incarnation ever declared dead in what was read.
     """
 
     def __init__(self, log: Log, app: str, clock: Clock) -> None:
@@ -71,4 +72,4 @@ class ControlFollower:
                 case JobHalted():
                     self.halted = message
                 case TermStarted():
-                    pass
+                    self.halted = None  # whoever leads now starts the job anew

@@ -60,9 +60,7 @@ def prepare(app: str, incarnation: str, processors: Iterable[Processor], shards:
     for processor in processors:
         outputs += [(output.topic, output.messages) for output in processor.outputs.values() if output.messages]
         if processor.rejects.letters:
-            bytes_max = processor.output_bytes_max
-            letters = [letter.message(processor.spec.uid, bytes_max) for letter in processor.rejects.letters]
-            outputs.append((dlq_topic(app, processor.spec.uid), letters))
+            outputs.append((dlq_topic(app, processor.spec.uid), processor.rejects.messages()))
     return Prepared(outputs, [piece for shard in shards for piece in _pieces(incarnation, shard)])
 
 

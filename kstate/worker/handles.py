@@ -7,7 +7,7 @@ handler call atomic: every change appends how to undo it, and a call that raises
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Literal
@@ -183,3 +183,13 @@ class BoundContext(Context):
     @property
     def log(self) -> Any:
         return self._log
+
+
+@dataclass(frozen=True, slots=True)
+class Handles:
+    """What the process loop moves and collects from: all bound handles of an operator share the cursor."""
+
+    cursor: Cursor
+    context: BoundContext
+    outputs: Mapping[str, BoundOutput]
+    """By attribute."""

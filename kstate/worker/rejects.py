@@ -53,8 +53,10 @@ class DeadLetter:
 class Rejects:
     """The failed records of one operator in the running epoch."""
 
-    def __init__(self, uid: str) -> None:
+    def __init__(self, uid: str, bytes_max: int) -> None:
+        """`bytes_max`: a dead letter that is larger goes without its original."""
         self.uid = uid
+        self._bytes_max = bytes_max
         self.letters: list[DeadLetter] = []
         self.handled = 0
         """Records seen this epoch, failed ones included."""
@@ -72,6 +74,10 @@ class Rejects:
             name,
         )
         self.letters.append(letter)
+
+    def messages(self) -> list[OutMessage]:
+        """The dead letters as records of their topic."""
+        return [letter.message(self.uid, self._bytes_max) for letter in self.letters]
 
     def clear(self) -> None:
         """The epoch is over."""
