@@ -1,0 +1,35 @@
+"""What a worker takes from the control topic."""
+
+from __future__ import annotations
+
+from kstate.clock import run_steps
+from kstate.interfaces import Producer, TopicSpec
+from kstate.messages import Control, JobHalted, TermStarted
+from kstate.plan import control_topic
+from kstate.testing.memory_log import MemoryLog
+from kstate.testing.virtual_time import VirtualClock
+from kstate.wire import encode_control
+from kstate.worker.control import ControlFollower
+
+
+def write(producer: Producer, *messages: Control) -> None:
+    """Commit messages of a leader."""
+    producer.begin()
+    producer.send(control_topic("app"), [{"value": encode_control(message), "partition": 0} for message in messages])
+    producer.commit()
+
+
+def test_a_new_term_starts_a_halted_job_anew() -> None:
+    """A worker that slept through the halt goes on; for the leader, too, only the halt of the present term counts."""
+    clock = VirtualClock()
+    log = MemoryLog(clock)
+    log.create_topics([TopicSpec(control_topic("app"), 1)])
+    producer = log.producer("leader")
+    producer.open()
+    follower = ControlFollower(log, "app", clock)
+    write(producer, TermStarted(1, "first"), JobHalted(1, "a bug", 3), TermStarted(2, "second"))
+    run_steps(follower.catch_up(), clock)
+    assert follower.halted is None
+    write(producer, JobHalted(2, "another bug", 3))
+    follower.poll()
+    assert follower.halted == JobHalted(2, "another bug", 3)
