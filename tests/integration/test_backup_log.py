@@ -12,7 +12,7 @@ import pytest
 from kstate.adapters.kafka import KafkaLog
 from kstate.clock import SystemClock, run_steps
 from kstate.config import Settings
-from kstate.errors import BackupLogError
+from kstate.errors import BackupLogError, DataLossError
 from kstate.keyspace import FULL_RANGE
 from kstate.plan import TopicPartition
 from kstate.state.blocks import Block, decode_frame
@@ -26,7 +26,7 @@ from tests.support.topics import admin, create_topics, entries, expected_tallies
 
 pytestmark = pytest.mark.integration
 
-BACKUP_LOG = BackupLogError.exit_code
+BACKUP_LOG, DATA_LOSS = BackupLogError.exit_code, DataLossError.exit_code
 GIVEN = 3_000
 
 Log = list[bytes]
@@ -124,13 +124,18 @@ def rewrite(made: Cluster, topic: str, log: Sequence[bytes]) -> None:
 
 
 def test_a_job_with_a_torn_backup_log_stops_and_goes_on_once_it_is_whole(made: Cluster) -> None:
-    """On a new machine: exit code 7 and the place; nothing is processed until the log is put right."""
+    """A log that lost its tail is noticed by the local copy that knows more (exit code 8); on a new machine a torn one
+    by itself (7). Nothing is processed until the log is put right.
+    """
     backup, sound = made.internal("tally.backup"), log_of(made)
+    more = entries(500, first=GIVEN)
+    produce_entries(made.bootstrap_servers, made.topic("entries"), more)
+    rewrite(made, backup, sound[: index_of(sound, "marker", 1) + 1])
+    assert made.run("--until-end", workers=1).wait() == DATA_LOSS, made.report()
+    assert f"{backup}[0] ends at" in " ".join(made.output("run").split())
     harmed, offset, _ = lose_the_last_marker(list(sound))
     rewrite(made, backup, harmed)
     shutil.rmtree(made.data / made.app)
-    more = entries(500, first=GIVEN)
-    produce_entries(made.bootstrap_servers, made.topic("entries"), more)
     assert made.run("--until-end", workers=1).wait() == BACKUP_LOG, made.report()
     assert f"{backup}[0] at offset {offset}" in " ".join(made.output("run").split())
     assert len(made.records(made.topic("tallies"))) == GIVEN

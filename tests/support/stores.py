@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from kstate.adapters.rocksdb import RocksStore
-from kstate.keyspace import partition_of, slot_of
-from kstate.progress import SlotMap
+from kstate.keyspace import FULL_RANGE, partition_of, slot_of
 from kstate.state.layout import identity_entry, key_suffix, shard_prefix
-from kstate.state.lineage import lineage_entry, stored_lineage
+from kstate.state.lineage import Lineage, lineage_entry
 from tests.support.cluster import Cluster
 
 OPERATOR = STATE = 1
@@ -41,13 +39,11 @@ def haunt(store: RocksStore, partitions: int) -> None:
 
 
 def spoil(made: Cluster, worker: str, cluster_id: str, partitions: int) -> None:
-    """Make the store hold wrong state that claims to be ahead of the backup log, so that it is of no use."""
+    """Make the store hold wrong state that it cannot say the origin of, so that it is of no use."""
     with opened(made, worker, cluster_id) as store:
         haunt(store, partitions)
         for partition in range(partitions):
-            stands = stored_lineage(store, OPERATOR, partition)
-            ahead = SlotMap((piece, replace(at, offset=at.offset + 1_000_000)) for piece, at in stands)
-            key, value = lineage_entry(store, OPERATOR, partition, ahead)
+            key, value = lineage_entry(store, OPERATOR, partition, Lineage(), [FULL_RANGE])
             store.write([key], [value])
 
 
