@@ -17,15 +17,7 @@ from kstate.coordinator.core import Rules
 from kstate.coordinator.edges import LeaderEdges
 from kstate.coordinator.leader import Leader, Office
 from kstate.description import JobDescription
-from kstate.errors import (
-    BackupLogError,
-    ConfigError,
-    CorruptStateError,
-    DataLossError,
-    KstateError,
-    OperatorError,
-    RetryableError,
-)
+from kstate.errors import FINAL_EXIT_CODES, CorruptStateError, KstateError, RetryableError
 from kstate.interfaces import Codecs
 from kstate.messages import Heartbeat, PlanPublished, ProcessExited, TileReport
 from kstate.plan import Member, Plan, Tile, TopicPartition, control_topic, reports_topic
@@ -36,9 +28,7 @@ from kstate.worker.edges import WorkerEdges
 from kstate.worker.load import Load
 from kstate.worker.worker import Worker
 
-NOT_RESTARTED = frozenset(
-    {0, *(error.exit_code for error in (ConfigError, OperatorError, BackupLogError, DataLossError))}
-)
+NOT_RESTARTED = FINAL_EXIT_CODES | {0}
 """Exit codes after which starting again would change nothing."""
 
 RESTING = frozenset({"idle", "waiting", "standing-by"})
@@ -105,6 +95,8 @@ class Cluster:
         self.plans: list[Plan] = []
         """Every committed plan, in order."""
         self._logger = logger
+        self._stopped: set[Process] = set()
+        """Workers that were told to stop: their exit code 0 does not say that the job is complete."""
         self._over = False
         """A bounded run is complete: nobody is started any more."""
         self._starts = count(1)
@@ -153,9 +145,10 @@ class Cluster:
 
     def stop_worker(self, process: Process, restart_delay: float) -> None:
         """SIGTERM: it finishes its epoch and leaves; started again a while after that, as in a rolling restart."""
+        if process in self._stopped:
+            return
+        self._stopped.add(process)
         self.workers[process].stop()
-        if process.gone != self._worker_gone:
-            return  # it was told before
         gone = process.gone
 
         def then(process: Process) -> None:
@@ -198,7 +191,7 @@ class Cluster:
         """As `kstate run` does: a bounded run is over when its leader, or every worker, has ended with exit code 0."""
         led = any(process.result == 0 for process in self._leaders)
         names = {process.name for process in self.workers}
-        worked = {process.name for process in self.workers if process.result == 0}
+        worked = {process.name for process in self.workers if process.result == 0 and process not in self._stopped}
         if led or worked == names:
             self._over = True
             for leader in self._leaders.values():
