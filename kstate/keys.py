@@ -21,7 +21,7 @@ K = TypeVar("K")
 
 if TYPE_CHECKING:  # pyright takes no NewType where a class is asked for, as in ValueState(Int32)
 
-    class Int32(int): ...  # noqa: D101
+    class Int32(int): ...  # noqa: D101 (its text stands below)
 else:
     Int32 = NewType("Int32", int)
 """A 32-bit integer: Avro `int`, as a key four bytes. A plain int is Avro `long`, as a key eight bytes."""

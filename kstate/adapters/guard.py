@@ -112,12 +112,11 @@ def main(scratch: str, *command: str) -> int:
     parent = os.getppid()
     events: queue.SimpleQueue[bytes | int] = queue.SimpleQueue()  # orders, b"" for "the parent is gone", an exit code
     before_exec = _die_with_guard()
-    # preexec_fn is unsafe beside threads only, and none runs yet.
     child = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr,
-        preexec_fn=before_exec,  # noqa: PLW1509
+        preexec_fn=before_exec,  # noqa: PLW1509 - unsafe beside threads only, and none runs yet
     )
     _tell(child.pid)
     threading.Thread(target=lambda: events.put(child.wait()), daemon=True).start()

@@ -201,9 +201,7 @@ class KafkaLog:
         return found
 
     def _create(self, topics: list[TopicSpec]) -> None:
-        copies = self.settings.replication
-        safe = {"min.insync.replicas": "2"} if copies >= 3 else {}
-        new = [NewTopic(t.name, t.partitions, copies, config={**safe, **t.config}) for t in topics]
+        new = [NewTopic(t.name, t.partitions, self.settings.replication, config=dict(t.config)) for t in topics]
         futures = self._administrator().create_topics(new, request_timeout=REQUEST_SECONDS)
         for future in futures.values():
             try:

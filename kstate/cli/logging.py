@@ -49,7 +49,7 @@ class _Signed:
     def __init__(self, who: str) -> None:
         self._who = who
 
-    def __call__(self, logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ARG002
+    def __call__(self, logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ARG002 (the form of a processor)
         event["who"] = self._who
         return event
 

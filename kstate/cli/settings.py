@@ -48,7 +48,7 @@ class _Sources(BaseSettings):
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (the signature is the library's)
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (as above)
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
@@ -140,13 +140,19 @@ def _resolved(name: str, value: str) -> str:
     kind, _, place = value.partition(":")
     if kind == "env" and _is_reference(value):
         if place not in os.environ:
-            raise ConfigError(f"Client property {name} refers to the environment variable {place}, which is not set.")
+            raise ConfigError(
+                f"Client property {name} refers to the environment variable {place}, which is not set.",
+                hint="set it, or refer to another one.",
+            )
         return os.environ[place]
     if kind == "file" and _is_reference(value):
         try:
             return Path(place).read_text("utf-8").strip()
         except OSError as error:
-            raise ConfigError(f"Client property {name} refers to the file {place}: {error.strerror}.") from error
+            raise ConfigError(
+                f"Client property {name} refers to the file {place}: {error.strerror}.",
+                hint="correct the path, or let this user read the file.",
+            ) from error
     return value
 
 

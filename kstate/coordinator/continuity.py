@@ -72,5 +72,8 @@ def _vanished_parts(job: JobDescription, plan: Plan) -> Iterator[str]:
 def _next_id(used: Iterable[int], what: str) -> int:
     number = max(used, default=0) + 1
     if number > IDS_MAX:
-        raise ConfigError(f"There are more than {IDS_MAX} {what}; ids are two bytes and never used again.")
+        raise ConfigError(
+            f"There are more than {IDS_MAX} {what}; ids are two bytes and never used again.",
+            hint="run the job under a new application name, which begins with new ids.",
+        )
     return number

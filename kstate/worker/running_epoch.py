@@ -160,7 +160,10 @@ class RunningEpoch:
         """A state value cannot be stored: do the epoch again with a check after every call, which finds the culprit."""
         processors = self._tiles.processors.values()
         if any(processor.careful for processor in processors):
-            raise OperatorError(f"A value that passed its check cannot be stored: {fault}")
+            raise OperatorError(
+                f"A value that passed its check after the call cannot be stored at the epoch's end: {fault}",
+                hint="do not change an object after it was set: set a new one.",
+            )
         self._undo()
         for processor in processors:
             processor.careful = True

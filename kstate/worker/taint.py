@@ -41,7 +41,8 @@ def look_for_epoch(log: Log, clock: Clock, app: str, prepared: Prepared) -> Step
                 offsets[partition] = max(offset, offsets.get(partition, 0))
     if missing and offsets:
         raise BackupLogError(
-            f"Of one epoch markers stand in {sorted(map(str, offsets))} but not for {missing[0].shard.shard}."
+            f"Of one epoch markers stand in {sorted(map(str, offsets))} but not for {missing[0].shard.shard}.",
+            hint=HINT,
         )
     return None if missing else offsets
 
