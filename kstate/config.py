@@ -39,7 +39,7 @@ class StateSettings:
     value_bytes_max: int = BLOCK_BYTES_MAX - 4096 - 65536
     """Largest encoded state value: it must fit a block together with its key and header."""
     output_bytes_max: int = 1_000_000
-    """Largest encoded output record; Kafka's default message.max.bytes is 1,048,588."""
+    """Largest encoded output record with its key; Kafka's default message.max.bytes is 1,048,588."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,9 +66,14 @@ class ControlReader:
 
     def _opened(self) -> Reader:
         if self._reader is None:
-            self._position = self._log.start_offsets([self.partition])[self.partition]
-            self._reader = self._log.reader()
-            self._reader.assign({self.partition: self._position})
+            position = self._log.start_offsets([self.partition])[self.partition]
+            reader = self._log.reader()
+            try:
+                reader.assign({self.partition: position})
+            except KstateError:  # it would stay silent for ever
+                reader.close()
+                raise
+            self._reader, self._position = reader, position
         return self._reader
 
     def _decoded(self, offset: int, value: bytes) -> Control:

@@ -118,12 +118,13 @@ class BoundOutput(Output[Any]):
         value = self._encode(record)
         if event_time is None:
             event_time = cursor.event_times[cursor.row]
+        else:
+            _check_event_time(event_time)  # what cannot be sent is an error of this record, not of its epoch
         if route.kind == "internal":
             value = record_frame(event_time, value)
-        if len(value) > route.bytes_max:
-            raise ValueError(
-                f"output {route.name!r}: a record of {len(value):,} bytes, the limit is {route.bytes_max:,}"
-            )
+        size = len(value) if key is None else len(value) + len(key)
+        if size > route.bytes_max:
+            raise ValueError(f"output {route.name!r}: a record of {size:,} bytes, the limit is {route.bytes_max:,}")
         partition = self._partitions.get(key) if key is not None else None
         if partition is None:
             partition = self._partition(key)
@@ -131,7 +132,7 @@ class BoundOutput(Output[Any]):
         if route.kind == "event" and event_time > 0:  # Kafka itself gives 0 or less where a record has no time
             message["timestamp"] = event_time
         self.messages.append(message)
-        self.size_bytes += len(value)
+        self.size_bytes += size
         cursor.journal.append(self.messages)
 
     def _partition(self, key: bytes | None) -> int:
@@ -146,6 +147,13 @@ class BoundOutput(Output[Any]):
         """Nothing is collected any more."""
         self.messages = []
         self.size_bytes = 0
+
+
+def _check_event_time(event_time: int) -> None:
+    """TypeError or OverflowError for what is no int64."""
+    if not isinstance(event_time, int):
+        raise TypeError(f"event_time: expected milliseconds since the epoch as an int, got {event_time!r}")
+    event_time.to_bytes(8, "big", signed=True)
 
 
 class BoundContext(Context):

@@ -46,7 +46,7 @@ class DeadLetter:
             "value": self.value if fits else None,
             "partition": 0,
             "timestamp": self.timestamp,
-            "headers": [(name, text.encode()) for name, text in headers.items()],
+            "headers": [(name, text.encode(errors="replace")) for name, text in headers.items()],
         }
 
 

@@ -155,6 +155,42 @@ def test_an_output_over_the_limit_is_an_error_of_its_record(bench: MakeBench) ->
     assert "output 'out'" in b.processor.rejects.letters[0].reason
 
 
+def test_a_large_key_counts_against_the_limit_of_an_output(bench: MakeBench) -> None:
+    """Key and value travel in one message: together they must fit, or the client would refuse the whole epoch."""
+    b = bench(Echo)
+    b.feed(b.row(Add("y", 1), b"k" * 1_000), b.row(Add("y", 2), b"k"))
+    assert b.emitted("out") == [Add("y", 2)]
+    assert "output 'out'" in b.processor.rejects.letters[0].reason
+
+
+class Stamp(Operator[None], uid="stamp"):
+    """Emits with event times of its own."""
+
+    adds = Input(Add, topic="adds")
+    out = Output(Add, topic="out")
+
+    @adds.each
+    def stamp(self, add: Add, ctx: Context) -> None:
+        event_time: Any = {1: 5, 2: 1 << 63, 3: 1.5, 4: "now"}[add.amount]
+        self.out.emit(add, event_time=event_time)
+
+
+def test_an_event_time_that_is_no_int64_is_an_error_of_its_record(bench: MakeBench) -> None:
+    """The client would refuse it at the end of the epoch, in which nobody knows whose it was."""
+    b = bench(Stamp)
+    b.feed(*(b.row(Add("x", amount), b"k") for amount in (1, 2, 3, 4)))
+    assert [message["timestamp"] for message in b.processor.outputs["out"].messages] == [5]
+    assert [letter.error for letter in b.processor.rejects.letters] == ["OverflowError", "TypeError", "TypeError"]
+
+
+def test_a_reason_that_is_no_unicode_text_can_be_written(bench: MakeBench) -> None:
+    """File names and the like bring lone surrogates into messages of exceptions."""
+    b = bench(Echo)
+    b.processor.rejects.add(b.batch([(None, b"x")]), 0, "no such file: \udce9", ValueError("x"))
+    message = b.processor.rejects.letters[0].message("echo", 1_000)
+    assert ("kstate.reason", b"no such file: ?") in message["headers"]
+
+
 def test_a_state_over_the_limit_is_found_by_redoing_the_epoch_carefully(bench: MakeBench) -> None:
     """The epoch cannot be prepared; done again with checks after each call, the culprit alone is rejected."""
     b = bench(Sum)
