@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kstate.clock import Clock, Step, Steps
-from kstate.errors import BackupLogError, DecodeError, RetryableError
+from kstate.errors import BackupLogError, DecodeError, FencedError
 from kstate.interfaces import Batch, Log
 from kstate.plan import TopicPartition, backup_topic
 from kstate.state.backup import HINT
@@ -24,7 +24,8 @@ def look_for_epoch(log: Log, clock: Clock, app: str, prepared: Prepared) -> Step
     """Search each touched backup partition, to a fresh end, for the epoch's own markers.
 
     Returns the offset of the last marker in each partition when the epoch committed, None when it did not. All pieces
-    are one transaction: some but not all of them found is a BackupLogError.
+    are one transaction: some but not all of them found is a BackupLogError. FencedError when the log was trimmed past
+    the epoch.
     """
     offsets: dict[TopicPartition, int] = {}
     missing: list[PieceEpoch] = []
@@ -61,9 +62,11 @@ def _own_markers(
     """Every marker from a position to a fresh end: (incarnation, lo, hi, epoch) → offset."""
     end = yield from fresh_end(log, partition, clock)
     start = log.start_offsets([partition])[partition]
-    if start > position > 0:
-        raise RetryableError(
-            f"{partition} was trimmed to {start}, past {position} where this worker stands: it starts over."
+    if start > position:  # asking again would never end: the markers may have stood in what is gone
+        raise FencedError(
+            f"{partition} was trimmed to {start}, past {position} where this worker stands: whether its last epoch "
+            "committed cannot be seen any more, and it gives its tiles up.",
+            hint="nothing is lost; start the worker again and it restores what is committed.",
         )
     reader = log.reader()
     found: dict[tuple[str, int, int, int], int] = {}
