@@ -1,7 +1,7 @@
 """The simulation notices when a clause of the safety rules is missing, by the violation that it leads to.
 
 Each clause is patched out alone. An exception would not count: what must be found is the kind of violation that
-PROTOCOL-REVIEW names, the damage itself.
+belongs to the rule, the damage itself.
 """
 
 from __future__ import annotations

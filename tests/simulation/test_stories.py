@@ -1,4 +1,4 @@
-"""Stories of PROTOCOL-REVIEW that broke the first draft of the protocol; each breaks again without its rule."""
+"""Stories that broke the first draft of the protocol (P1, P3, P4); each breaks again without its rule."""
 
 from __future__ import annotations
 
