@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import wraps
@@ -53,6 +54,9 @@ _SETTLE_PAUSE: Final = 0.05
 _LEADERS_SECONDS: Final = 15.0
 """How long new topics may take until all partitions have leaders."""
 _REPORTS_SECONDS: Final = 1.0
+_SLICE_SECONDS: Final = 0.5
+_STALE: Final = frozenset({"FENCED_LEADER_EPOCH", "UNKNOWN_LEADER_EPOCH"})
+"""An administrator that learnt epochs while the broker was starting asks with them for 15 s; a new one learns anew."""
 _CLIENT_ERRORS: Final[tuple[type[Exception], ...]] = (
     KafkaException,
     cast("type[Exception]", KafkaError),  # no exception by its bases, but raised bare out of a callback
@@ -176,6 +180,8 @@ class KafkaLog:
                 fault = _fault(error)
                 if fault.code not in SETTLING or self.clock.monotonic() >= deadline:
                     raise self._judged(fault, doing) from error
+                if fault.code in _STALE:
+                    self._admin = None
             else:
                 self._watch.clear()
                 return answer
@@ -317,8 +323,18 @@ class _Producer:
     def __init__(self, properties: Properties, watch: ClientWatch) -> None:
         self._client: Producer | None = _created(Producer, properties, watch)
 
-    @_guarded
     def init(self, seconds: float) -> None:
+        """In slices: between them signals are handled, and a call after a timeout goes on where the last one was."""
+        until = time.monotonic() + seconds
+        while True:
+            try:
+                return self._init(min(_SLICE_SECONDS, seconds))
+            except ClientCallError as fault:
+                if fault.code != "_TIMED_OUT" or time.monotonic() >= until:
+                    raise
+
+    @_guarded
+    def _init(self, seconds: float) -> None:
         self._live.init_transactions(seconds)
 
     @_guarded

@@ -14,8 +14,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from types import FrameType
+
+from kstate.errors import RetryableError
+
+STOP_S = 4.0
+"""An orderly stop takes an epoch's commit; all in all a stop must not take more than five seconds."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -64,14 +70,27 @@ def new_incarnation(app: str, name: str) -> str:
     return f"{app}-{name}-{secrets.token_hex(6)}"
 
 
-def on_stop(stop: Callable[[], None]) -> None:
-    """SIGTERM, SIGINT and SIGHUP call `stop`, in the main thread between two instructions of Python."""
+def on_stop(stop: Callable[[], None], overdue: Callable[[], object] | None = None) -> None:
+    """SIGTERM, SIGINT and SIGHUP call `stop`, in the main thread between two instructions of Python.
+
+    With `overdue` a process that has not ended STOP_S later, say because the broker is away, calls that and ends as if
+    it had been killed: whatever may be killed at any moment may also end so.
+    """
 
     def handler(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (the form of a signal handler)
         stop()
+        if overdue is not None:
+            watchdog = threading.Timer(STOP_S, _end, [overdue])
+            watchdog.daemon = True
+            watchdog.start()
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, handler)
+
+
+def _end(overdue: Callable[[], object]) -> None:
+    overdue()
+    os._exit(RetryableError.exit_code)
 
 
 def where_am_i() -> tuple[str, int]:

@@ -48,7 +48,7 @@ def coordinator(  # noqa: PLR0913 (a command takes its options as parameters)
             await_broker(log, logger)
             edges = LeaderEdges(log, SystemClock(), logger)
             leader = Leader(runnable.description(), settings, edges, office)
-            on_stop(leader.stop)
+            on_stop(leader.stop, lambda: logger.warning("stopped while waiting for the broker"))
             with HeartbeatThread(leader.beat, settings.failure.heartbeat_ms / 1000):
                 code = run_steps(leader.run(), edges.clock)
         if code and (halted := leader.state.control.halted):

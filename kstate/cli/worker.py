@@ -75,7 +75,7 @@ def _run(runnable: RunnableJob, member: Member, edges: WorkerEdges) -> int:
     """The worker's life; the last heartbeat, sent when it is over, says how it ended."""
     load = Load(runnable.app, member, *where_am_i())
     life = Worker(runnable.topology, runnable.settings, edges, load, member)
-    on_stop(life.stop)
+    on_stop(life.stop, lambda: edges.logger.warning("stopped with an epoch in hand, the next start repeats it"))
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     with HeartbeatThread(lambda: load.beat(edges.log), runnable.settings.failure.heartbeat_ms / 1000):

@@ -57,6 +57,8 @@ class RunningEpoch:
         self._settings: Settings = assembly.settings
         self._stuck = StuckInputs(edges.log, edges.clock, assembly.settings.failure, edges.logger.warning)
         self._intake = _Intake()
+        self.in_doubt = False
+        """A transaction of unknown outcome is being looked for: what is left now, the next incarnation finds out."""
 
     def process(self) -> Steps[None]:
         """Poll bounded batches and hand them to the operators; a full epoch polls no more."""
@@ -143,8 +145,11 @@ class RunningEpoch:
             return (yield from write(self._app, self._session.producer, prepared))
         except RetryableError as error:
             self._edges.logger.warning("tainted", reason=str(error))
+            self.in_doubt = True
             yield TAINTED
-            return (yield from self._look(prepared))
+            offsets = yield from self._look(prepared)
+            self.in_doubt = False
+            return offsets
 
     def _look(self, prepared: Prepared) -> Steps[Mapping[TopicPartition, int] | None]:
         """After a tainted transaction: open anew, then see whether the epoch committed (S4)."""

@@ -50,8 +50,15 @@ class Worker:
             yield from self._tiles.adopt(lambda: self._stopping)
             yield from self._epoch.process()
             if self._epoch.due():
-                yield from self._epoch.commit()
-        yield from self._epoch.commit()
+                yield from self._commit()
+        yield from self._commit()
+
+    def _commit(self) -> Steps[None]:
+        """Commit the epoch; one in doubt is left as it is when the worker is to stop, as if it had been killed."""
+        for step in self._epoch.commit():
+            yield step
+            if self._stopping and self._epoch.in_doubt:
+                return
 
     def _apply_plan(self) -> None:
         """Take in what a new plan grants; stop when the job is halted or complete."""

@@ -64,7 +64,6 @@ def test_a_job_outlasts_its_broker(private_broker: EmbeddedBroker, made: Cluster
     assert "no answer from Kafka" in run.text
 
 
-@pytest.mark.xfail(reason="a worker in doubt about its epoch, and a leader, do not look whether they are to stop")
 def test_a_stop_does_not_wait_for_a_broker_that_is_away(private_broker: EmbeddedBroker, made: Cluster) -> None:
     """SIGTERM ends everything within seconds, without force; the epoch that could not be committed is repeated."""
     run, _ = working(made)
