@@ -132,6 +132,10 @@ class RocksStore:
         with self._guarded():
             self._db.flush()
 
+    def condemn(self, reason: str) -> None:
+        """What was read makes no sense, though RocksDB found nothing wrong with it: the next start wipes."""
+        (self._path / "DAMAGED").write_text(reason)
+
     def close(self) -> None:
         """Flush and close; the folder is free for others afterwards."""
         try:
@@ -204,7 +208,7 @@ class RocksStore:
                 raise
             translated = self._translated(error)
             if isinstance(translated, CorruptStateError):
-                (self._path / "DAMAGED").write_text(str(error))
+                self.condemn(str(error))
             raise translated from error
 
     def _translated(self, error: Exception) -> Exception:

@@ -26,6 +26,7 @@ from kstate.cli.running import (
 )
 from kstate.cli.settings import Bootstrap, Data
 from kstate.clock import SystemClock, run_steps
+from kstate.errors import CorruptStateError
 from kstate.plan import Member
 from kstate.state.layout import identity_entry
 from kstate.worker.edges import WorkerEdges
@@ -57,7 +58,11 @@ def worker(  # noqa: PLR0913 (a command takes its options as parameters)
             cluster = await_broker(log, logger)
             with closing(_opened(runnable, member, cluster, logger)) as store:
                 edges = WorkerEdges(log, store, runnable.codecs, SystemClock(), logger)
-                code = _run(runnable, member, edges)
+                try:
+                    code = _run(runnable, member, edges)
+                except CorruptStateError as error:
+                    store.condemn(str(error))
+                    raise
     raise typer.Exit(code)
 
 

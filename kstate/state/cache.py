@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from kstate.errors import ConfigError, DecodeError
+from kstate.errors import ConfigError, CorruptStateError, DecodeError
 from kstate.interfaces import Codec, Store
 from kstate.keyspace import slot_of
 from kstate.state.checkpoint import Changes
@@ -121,7 +121,10 @@ class StateCache:
         for index, column in enumerate(self._columns):
             found = store.get_many([self._prefix + entry.suffixes[index] for entry in fresh])
             present = [i for i, data in enumerate(found) if data is not None]
-            decoded = column.codec.decode_many([self._payload(column, found[i]) for i in present])
+            try:
+                decoded = column.codec.decode_many([self._payload(column, found[i]) for i in present])
+            except DecodeError as error:  # not the record's fault, and no reason to take it for a dead letter
+                raise CorruptStateError(f"State {column.name!r} in the local store is damaged: {error}") from error
             for entry in fresh:
                 entry.values.append(ABSENT)
             for i, value in zip(present, decoded, strict=True):

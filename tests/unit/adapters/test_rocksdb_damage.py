@@ -186,6 +186,19 @@ def test_damage_at_the_top_is_found_and_the_store_made_anew(folder: Path, what: 
         assert list(store.scan(b"a", b"z")) == [(b"k", b"v")]
 
 
+def test_a_store_that_was_condemned_is_wiped_at_the_next_start(folder: Path) -> None:
+    """Damage that only a reader of its content can see, as in an entry of a later release."""
+    with opened(folder) as (store, wiped):
+        assert wiped is None
+        store.condemn("a lineage that does not decode")
+    with opened(folder) as (store, wiped):
+        assert wiped is not None
+        assert "a lineage that does not decode" in wiped
+        assert store.get_many(KEYS[:1]) == [None]
+    with opened(folder) as (_, wiped):
+        assert wiped is None
+
+
 def test_files_that_hold_no_state_do_not_matter(folder: Path) -> None:
     """Options come from this build, never from the folder."""
     for path in folder.glob("db/OPTIONS-*"):

@@ -10,7 +10,7 @@ import pytest
 
 from kstate import Context, Input, Operator, Output, Reject, ValueState
 from kstate.config import FailureSettings
-from kstate.errors import ConfigError, OperatorError
+from kstate.errors import ConfigError, CorruptStateError, OperatorError
 from kstate.keyspace import FULL_RANGE, KeyRange, crc32_partition_of, partition_of, slot_of
 from kstate.state.cache import ValueFault
 from kstate.worker.ownership import Piece
@@ -320,3 +320,17 @@ def test_a_key_that_fits_no_block_is_a_dead_letter(bench: MakeBench) -> None:
     assert "65,537 bytes, the limit is 65,536" in letter.reason
     (piece,) = b.prepare().pieces
     assert piece.checkpoint.marker.entries == 2
+
+
+def test_a_stored_value_that_does_not_decode_is_damage_of_the_store(bench: MakeBench) -> None:
+    """No dead letter: the record is good, and the backup has the value."""
+    b = bench(Tally)
+    b.feed(b.row(Add("x", 1), b"a"))
+    (piece,) = b.commit().pieces
+    (key,) = (b.shard.cache._prefix + suffix for suffix in piece.changes.suffixes)
+    b.store.write([key], [b"\0\0\1"])
+    b.shard.cache.turn()
+    b.shard.cache.turn()
+    with pytest.raises(CorruptStateError, match="State 'total'"):
+        b.feed(b.row(Add("x", 1), b"a"))
+    assert not b.processor.rejects.letters
