@@ -70,17 +70,17 @@ def new_incarnation(app: str, name: str) -> str:
     return f"{app}-{name}-{secrets.token_hex(6)}"
 
 
-def on_stop(stop: Callable[[], None], overdue: Callable[[], object] | None = None) -> None:
+def on_stop(stop: Callable[[], None], overdue: Callable[[], object] | None = None, within_s: float = STOP_S) -> None:
     """SIGTERM, SIGINT and SIGHUP call `stop`, in the main thread between two instructions of Python.
 
-    With `overdue` a process that has not ended STOP_S later, say because the broker is away, calls that and ends as if
-    it had been killed: whatever may be killed at any moment may also end so.
+    With `overdue` a process that has not ended `within_s` seconds later, say because the broker is away, calls that and
+    ends as if it had been killed: whatever may be killed at any moment may also end so.
     """
 
     def handler(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (the form of a signal handler)
         stop()
         if overdue is not None:
-            watchdog = threading.Timer(STOP_S, _end, [overdue])
+            watchdog = threading.Timer(within_s, _end, [overdue])
             watchdog.daemon = True
             watchdog.start()
 

@@ -18,6 +18,9 @@ from kstate.coordinator.core import Rules
 from kstate.coordinator.edges import LeaderEdges
 from kstate.coordinator.leader import Leader, Office
 
+STOP_S = 2.0
+"""A leader has nothing to finish: the next one goes on from what stands in control."""
+
 NAME = "coordinator"
 
 UntilEnd = Annotated[bool, typer.Option("--until-end", help="Stop when what the inputs hold now is processed.")]
@@ -48,7 +51,7 @@ def coordinator(  # noqa: PLR0913 (a command takes its options as parameters)
             await_broker(log, logger)
             edges = LeaderEdges(log, SystemClock(), logger)
             leader = Leader(runnable.description(), settings, edges, office)
-            on_stop(leader.stop, lambda: logger.warning("stopped while waiting for the broker"))
+            on_stop(leader.stop, lambda: logger.warning("stopped while waiting for the broker"), STOP_S)
             with HeartbeatThread(leader.beat, settings.failure.heartbeat_ms / 1000):
                 code = run_steps(leader.run(), edges.clock)
         if code and (halted := leader.state.control.halted):
