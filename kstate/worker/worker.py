@@ -51,7 +51,8 @@ class Worker:
             yield from self._epoch.process()
             if self._epoch.due():
                 yield from self._commit()
-        yield from self._commit()
+        if not self._epoch.in_doubt:
+            yield from self._commit()
 
     def _commit(self) -> Steps[None]:
         """Commit the epoch; one in doubt is left as it is when the worker is to stop, as if it had been killed."""
