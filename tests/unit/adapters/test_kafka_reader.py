@@ -112,6 +112,24 @@ def test_what_follows_a_damaged_batch_is_not_given_out(client: FakeConsumer, rea
     assert reader.poll(100, 0) == []
 
 
+def test_a_failure_behind_the_first_record_does_not_lose_it(
+    client: FakeConsumer, reader: KafkaReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One poll asks the client up to three times; what it has given already it will not give again."""
+    answers: list[list[Run | Event] | ClientCallError] = [[], [run(A, 10)], ClientCallError("_TRANSPORT", "gone")]
+
+    def consume(count_max: int, seconds: float) -> list[Run | Event]:
+        answer = answers.pop(0) if answers else []
+        if isinstance(answer, ClientCallError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(client, "consume", consume)
+    (batch,) = reader.poll(100, 1.0)
+    assert (batch.offsets, batch.next_offset) == ([10], 11)
+    assert not answers
+
+
 def test_runs_of_one_partition_are_one_batch_and_the_end_moves_it(client: FakeConsumer, reader: KafkaReader) -> None:
     """Records in the order of offsets; the position goes past control records once the end is reached."""
     client.answers = [[run(A, 10, 11), run(B, 0), run(A, 13), eof(A, 15)]]
