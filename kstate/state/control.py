@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kstate.clock import Clock, Step, Steps
-from kstate.errors import DecodeError, KstateError
+from kstate.errors import ConfigError, DecodeError
 from kstate.interfaces import Log, Reader
 from kstate.messages import Control
 from kstate.plan import TopicPartition, control_topic
@@ -80,7 +80,7 @@ class ControlReader:
         try:
             return decode_control(value)
         except DecodeError as error:
-            raise KstateError(
+            raise ConfigError(
                 f"{self.partition}@{offset} is no control message. {error}",
                 hint="nothing but kstate may write to the control topic; see who did, and restore it from a copy.",
             ) from error
