@@ -36,6 +36,12 @@ from kstate.keyspace import FULL_RANGE
 from kstate.messages import Control, Heartbeat, PlanPublished, ProcessExited
 from kstate.plan import InputPartition, Plan, Shard, Tile, tiling_fault
 
+OUTAGE_MS = 5_000
+"""A leader that read nothing, not even its own beats, for so long was cut off, and the others with it."""
+
+RECONNECT_MS = 3_000
+"""After the broker was away: clients try to reconnect once a second, and a restarted broker is busy at first."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
@@ -125,11 +131,16 @@ def _own_beat(state: State) -> State:
     """Silence counts in the leader's own beats: while it reads none, it could not have read others' either.
 
     A pause between two of them counts as one and a half heartbeats at most, so that neither a stopped leader nor a
-    broker that was away makes everybody look dead.
+    broker that was away makes everybody look dead. After an outage everybody is given the time to find the broker
+    again that the leader itself has just found.
     """
+    pause_ms = 0 if state.beat_ms is None else state.now_ms - state.beat_ms
     limit_ms = state.rules.failure.heartbeat_ms * 3 // 2
-    counted_ms = 0 if state.beat_ms is None else min(state.now_ms - state.beat_ms, limit_ms)
-    return replace(state, beat_ms=state.now_ms, present=membership.waited(state.present, counted_ms))
+    if pause_ms >= OUTAGE_MS:
+        present = membership.excused(state.present, RECONNECT_MS)
+    else:
+        present = membership.waited(state.present, min(pause_ms, limit_ms))
+    return replace(state, beat_ms=state.now_ms, present=present)
 
 
 def _heartbeat(state: State, beat: Heartbeat) -> State:

@@ -104,6 +104,12 @@ def waited(membership: Membership, counted_ms: int) -> Membership:
     return replace(membership, present=present)
 
 
+def excused(membership: Membership, grace_ms: int) -> Membership:
+    """Nobody could be heard for long: silence counts anew, and only after a time of grace."""
+    present = {i: replace(p, silence_ms=-grace_ms) for i, p in membership.present.items()}
+    return replace(membership, present=present)
+
+
 def forget(membership: Membership, kept: Iterable[str]) -> Membership:
     """Drop those who are no longer there and are not among `kept`, so that memory is bounded."""
     kept = set(kept)
