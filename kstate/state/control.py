@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kstate.clock import Clock, Step, Steps
-from kstate.errors import ConfigError, DecodeError
+from kstate.errors import ConfigError, DecodeError, KstateError
 from kstate.interfaces import Log, Reader
 from kstate.messages import Control
 from kstate.plan import TopicPartition, control_topic
