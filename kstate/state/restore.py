@@ -204,7 +204,7 @@ class _LocalCopy:
         return self.collected_bytes >= self._run_bytes
 
     def usable(self, log_start: int, end: int, report: Callable[[str], None]) -> Lineage:
-        """Where the target's slots stand, without those whose next record was trimmed.
+        """Where the target's slots stand, without those whose last marker was trimmed.
 
         Raises DataLossError for a copy that stands beyond the end: it was committed, and the log has lost it.
         """
@@ -212,7 +212,7 @@ class _LocalCopy:
         for key_range, position in list(kept):
             if position.offset > end:
                 raise _lost(self.target, position.offset, end)
-            if position.offset < log_start:
+            if position.offset <= log_start:  # the marker before it must be there, to show whose copy this is
                 kept.clear(key_range)
                 log_says = f"the backup log {self.target.source} goes from {log_start} to {end}"
                 report(f"Local copy of {key_range} stands at {position.offset}, {log_says}: it is dropped.")

@@ -157,6 +157,17 @@ def test_a_copy_of_a_log_that_was_made_anew_is_dropped(epochs: int) -> None:
     assert "made from another log" in bench.said[-1]
 
 
+def test_a_copy_whose_last_marker_was_trimmed_is_dropped(bench: Bench) -> None:
+    """The log begins just where the copy ends: the bases in it have all there is, and show whose they are."""
+    bench.restore()
+    cut = bench.backup.read().next_offset
+    stood = max(position.offset for position in lineage_of(bench.store).values())
+    bench.backup.rebase(LOW, cut)
+    bench.backup.rebase(HIGH, cut)
+    bench.backup.trim(stood)
+    assert "dropped" in bench.restore()
+
+
 def test_base_blocks_replace_what_was_there(bench: Bench) -> None:
     """In the store, in an ingested run and in the run under way."""
     for seed in range(3):
