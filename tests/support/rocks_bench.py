@@ -36,7 +36,7 @@ class RocksBench:
         """Go on with a copy of the folder as it is now; the process that had it never gets to close."""
         left = next(self._folders)
         while not _copied(self.folder, left):
-            shutil.rmtree(left)
+            shutil.rmtree(left, ignore_errors=True)
         self.store.close()
         self.folder = left
         self.store = self._open()
@@ -62,12 +62,12 @@ def opened(folder: Path, stamp: tuple[bytes, bytes] = STAMP) -> Iterator[tuple[R
 
 def _copied(source: Path, target: Path) -> bool:
     """Copy a folder; False when something moved meanwhile (RocksDB's background threads), so that it is no instant."""
-    before = _listing(source)
     try:
+        before = _listing(source)
         shutil.copytree(source, target)
-    except (OSError, shutil.Error):
+        return _listing(source) == before
+    except (OSError, shutil.Error):  # a file was removed between being seen and being read
         return False
-    return _listing(source) == before
 
 
 def _listing(folder: Path) -> list[tuple[str, int, int]]:
