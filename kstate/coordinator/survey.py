@@ -77,7 +77,7 @@ class Survey:
             raise ConfigError(
                 f"Job '{self._job.app}' has no plan for {', '.join(full)}, but there are records in it: "
                 "another life of this job left them, and they would be taken for its state.",
-                hint="delete the topics, or choose another application name.",
+                hint="delete the topics and the workers' data folders, or choose another application name.",
             )
 
     def _starts(self, counts: Mapping[str, int]) -> dict[InputPartition, int]:
