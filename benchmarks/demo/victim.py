@@ -85,6 +85,6 @@ def _lives(pid: int) -> bool:
     """Whether a process runs; a zombie, which only waits for its parent, has ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # gone before the file was opened, or while it was read
         return False
     return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
