@@ -28,9 +28,9 @@ JOB = "operators.word_count:job"
 APP, LINES, COUNTS = "word-count", "lines", "word-counts"
 SPLIT, COUNT = "split", "count"
 
-COUNTED_BEFORE = 0.05
+COUNTED_BEFORE = 0.02
 """Part of the words that must be counted before the kill: there is state to be recovered."""
-COUNTED_LATE = 0.20
+COUNTED_LATE = 0.08
 """Part after which the kill no longer waits for the first half of an epoch, where it is sure to hit one."""
 LEFT_MIN = 0.30
 """Part of the input that must be left at the kill."""
