@@ -26,6 +26,8 @@ from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 from kstate.adapters.kafka_errors import (
     NOT_THERE,
     SETTLING,
+    Meaning,
+    meaning,
     translated,
     unknown_partition,
     unreachable,
@@ -55,6 +57,7 @@ _LEADERS_SECONDS: Final = 15.0
 """How long new topics may take until all partitions have leaders."""
 _REPORTS_SECONDS: Final = 1.0
 _SLICE_SECONDS: Final = 0.5
+_SLICE_PAUSE: Final = 0.01
 _STALE: Final = frozenset({"FENCED_LEADER_EPOCH", "UNKNOWN_LEADER_EPOCH"})
 """An administrator that learnt epochs while the broker was starting asks with them for 15 s; a new one learns anew."""
 _CLIENT_ERRORS: Final[tuple[type[Exception], ...]] = (
@@ -324,14 +327,19 @@ class _Producer:
         self._client: Producer | None = _created(Producer, properties, watch)
 
     def init(self, seconds: float) -> None:
-        """In slices: between them signals are handled, and a call after a timeout goes on where the last one was."""
+        """In slices: between them signals are handled, and a further call goes on where the last one was.
+
+        A slice that is over says what it waited for last, say the markers of an earlier holder; so any trouble that
+        may pass is waited for until the time is up.
+        """
         until = time.monotonic() + seconds
         while True:
             try:
                 return self._init(min(_SLICE_SECONDS, seconds))
             except ClientCallError as fault:
-                if fault.code != "_TIMED_OUT" or time.monotonic() >= until:
+                if meaning(fault.code) is not Meaning.RETRY or time.monotonic() >= until:
                     raise
+                time.sleep(_SLICE_PAUSE)
 
     @_guarded
     def _init(self, seconds: float) -> None:
