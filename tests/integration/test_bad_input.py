@@ -63,14 +63,16 @@ def test_records_that_cannot_be_processed_become_dead_letters_and_nothing_else_i
         (b"k1", encoded(Entry("k1", 4, "raise")), "entry 4 asked for it"),
         (b"k1", encoded(Entry("k1", 5, "reject")), "entry 5 is not wanted"),
         (b"k1", encoded(Entry("k1", 6, "big-output")), "the limit is"),
-        (b"k1", encoded(Entry("k1", 7, "big-state")), "blob"),
+        (b"k1", encoded(Entry("k1", 7, "big-state")), "state 'blob' of key 'k1'"),
         (b"k1", b"\xff" * 999_800, ""),  # just fits
         (b"k1", b"\xff" * 1_040_000, ""),
     ]
     topic, server = made.topic("entries"), made.bootstrap_servers
+    written: list[tuple[bytes | None, bytes | None]] = []
     for number, (key, value, _) in enumerate(bad):
-        produce_entries(server, topic, good[number * 400 : (number + 1) * 400])
-        produce(server, topic, [(key, value)])
+        between = good[number * 400 : (number + 1) * 400]
+        written += [*((entry.account.encode(), encoded(entry)) for entry in between), (key, value)]
+    produce(server, topic, written)
     run = made.run("--until-end", workers=1)
     assert run.wait() == 0, made.report()
     assert_exactly_once(server, made.topic("tallies"), expected_tallies(good))
@@ -85,6 +87,7 @@ def _check_letters(inputs: list[Seen], letters: list[Seen], bad: list[tuple[byte
         source = places[key, value]
         letter = by_place[source.topic, str(source.partition), str(source.offset)]
         assert reason in letter.header["kstate.reason"]
+        assert letter.header["kstate.operator"] == "tally"
         if len(value or b"") < 1_000_000:
             assert (letter.key, letter.value) == (key, value)
         else:
@@ -96,11 +99,10 @@ def test_a_job_of_which_too_much_fails_stops_and_commits_nothing_of_that_epoch(m
     """A bug must not drain the topic: exit code 3, the last failure named, no result and no letter of the epoch."""
     good = entries(300)
     produce_entries(made.bootstrap_servers, made.topic("entries"), good)
-    run = made.run("--until-end", workers=2)
-    assert run.wait() == 0, made.report()
+    made.run(workers=2)
+    made.await_records(made.topic("tallies"), len(good))
     failing = [Entry(e.account, e.id, "raise" if e.id % 4 == 0 else "") for e in entries(4_000, first=1_000)]
     produce_entries(made.bootstrap_servers, made.topic("entries"), failing)
-    made.run("--until-end", workers=2)
     refused(made, OPERATOR, "'tally'", "records of one epoch failed", "asked for it", made.topic("entries"))
     assert_exactly_once(made.bootstrap_servers, made.topic("tallies"), expected_tallies(good))
     assert committed(made.bootstrap_servers, made.internal("tally.dlq")) == []
@@ -110,7 +112,7 @@ def test_a_missing_topic_is_refused(kstate_kafka: KafkaUnderTest, tmp_path: Path
     """It is named, and nothing is made in its place."""
     with cluster(kstate_kafka.bootstrap_servers, "tally", tmp_path) as made:
         create_topics(made.bootstrap_servers, {made.topic("tallies"): 1})
-        made.run("--until-end", workers=1)
+        made.coordinator()
         refused(made, CONFIG, made.topic("entries"))
         topics = admin(made.bootstrap_servers).list_topics(timeout=10).topics
         assert not [name for name in topics if name.startswith(made.app) and name != made.topic("tallies")]
@@ -120,7 +122,7 @@ def test_inputs_whose_partitions_do_not_match_are_refused(kstate_kafka: KafkaUnd
     """Both are named with their counts."""
     with cluster(kstate_kafka.bootstrap_servers, "pair", tmp_path) as made:
         create_topics(made.bootstrap_servers, {made.topic("left"): 2, made.topic("right"): 3, made.topic("both"): 1})
-        made.run("--until-end", workers=1)
+        made.coordinator()
         refused(made, CONFIG, f"'{made.topic('left')}' has 2 partitions", f"'{made.topic('right')}' has 3 partitions")
 
 
@@ -133,7 +135,7 @@ def test_partitions_added_to_a_running_job_stop_it_and_it_does_not_start_again(m
     client = admin(server)
     client.create_partitions([NewPartitions(topic, PARTITIONS + 1)])[topic].result(30)
     refused(made, CONFIG, f"'{topic}' had 2 partitions", "has 3 now")
-    made.run("--until-end", workers=1)
+    made.coordinator()
     refused(made, CONFIG, f"'{topic}' had 2 partitions", "has 3 now")
     assert len(committed(server, made.topic("tallies"))) == 500
 

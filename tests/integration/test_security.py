@@ -10,7 +10,7 @@ from confluent_kafka.admin import AclOperation, ResourceType
 
 from tests.support.brokers import PASSWORD, Guarded, allow, guarded_broker
 from tests.support.cluster import Cluster, cluster
-from tests.support.oracle import assert_exactly_once, committed
+from tests.support.oracle import assert_exactly_once, await_true, committed
 from tests.support.topics import create_topics, entries, expected_tallies, produce_entries
 
 pytestmark = pytest.mark.integration
@@ -63,23 +63,23 @@ def test_each_missing_right_is_named_and_with_all_of_them_the_job_runs(guarded: 
     assert PASSWORD not in made.output("run")
 
 
-@pytest.mark.parametrize(
-    ("changed", "words"),
-    [
-        ({"KSTATE_CLIENT__SASL_PASSWORD": "not-the-password"}, ("Authentication failed", "password")),
-        ({"KSTATE_CLIENT__SSL_CA_LOCATION": "/etc/ssl/certs"}, ("certificate", "ssl.ca.location")),
-        ({"KSTATE_CLIENT__SECURITY_PROTOCOL": "PLAINTEXT"}, ("security.protocol",)),
-    ],
-    ids=["wrong password", "unknown certificate", "no TLS at all"],
-)
-def test_a_login_that_fails_is_said_with_its_cause(
-    guarded: Guarded, made: Cluster, changed: dict[str, str], words: tuple[str, ...]
-) -> None:
-    """The job refuses, or waits and says why; secrets are not shown, nothing is processed."""
-    made.settings |= changed
-    run = made.run("--until-end", workers=1)
-    made.await_true(lambda: all(word in run.text for word in words), 30, f"word of {words}")
-    assert run.exit_code in {None, CONFIG}
-    assert "not-the-password" not in run.text
-    assert PASSWORD not in run.text
+MISTAKES: list[tuple[dict[str, str], tuple[str, ...]]] = [
+    ({"KSTATE_CLIENT__SASL_PASSWORD": "not-the-password"}, ("Authentication failed", "password")),
+    ({"KSTATE_CLIENT__SSL_CA_LOCATION": "/etc/ssl/certs"}, ("certificate", "ssl.ca.location")),
+    ({"KSTATE_CLIENT__SECURITY_PROTOCOL": "PLAINTEXT"}, ("security.protocol",)),
+]
+"""What is wrong (password, certificate, no TLS at all), and what must be said of it."""
+
+
+def test_a_login_that_fails_is_said_with_its_cause(guarded: Guarded, made: Cluster) -> None:
+    """Three workers, each told something wrong: each refuses, or waits and says why; secrets are not shown."""
+    told, workers = made.settings, []
+    for number, (mistake, _) in enumerate(MISTAKES):
+        made.settings = told | mistake
+        workers.append(made.worker(f"worker-{number}"))
+    for worker, (_, words) in zip(workers, MISTAKES, strict=True):
+        await_true(lambda w=worker, said=words: all(word in w.text for word in said), 30, f"word of {words}")  # type: ignore[misc]
+        assert worker.exit_code in {None, CONFIG}
+        assert "not-the-password" not in worker.text
+        assert PASSWORD not in worker.text
     assert committed(guarded.broker.bootstrap_servers, made.topic("tallies")) == []
