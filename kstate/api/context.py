@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 
@@ -38,13 +39,30 @@ class Context(Protocol):
 
     @property
     def watermark(self) -> int:
-        """No earlier event is expected any more, milliseconds since the epoch; it never goes back."""
+        """No earlier event is expected any more, milliseconds since the epoch; it never goes back.
+
+        `UNKNOWN_TIME` (the least int64) before anything is known.
+        """
         ...
 
     @property
     def source(self) -> Source:
-        """Topic, partition and offset of the record."""
+        """Topic, partition and offset of the record; in `fires` and `closes` the topic is empty, the offset −1."""
         ...
 
     @property
     def log(self) -> Logger: ...
+
+
+class BatchContext(Context, Protocol):
+    """Facts about a call with many records; `event_time`, `watermark` and `source` are those of the last one."""
+
+    @property
+    def keys(self) -> Sequence[Any]:
+        """The key of each record."""
+        ...
+
+    @property
+    def event_times(self) -> Sequence[int]:
+        """The event time of each record, ms since the epoch."""
+        ...

@@ -13,7 +13,7 @@ from typing import Any
 
 from kstate.api.job import Job
 from kstate.api.operator import Operator, declarations, key_type_of
-from kstate.api.specs import Handler, InputSpec, OperatorSpec, OutputSpec, StateSpec, Topology
+from kstate.api.specs import Handler, InputSpec, OperatorSpec, OutputSpec, StateSpec, Topology, ValueSpec
 from kstate.api.state import ValueState
 from kstate.api.streams import Input, Output
 from kstate.api.wiring import Fault, app_faults, duplicates, edge_faults, operator_faults
@@ -156,7 +156,13 @@ class _Builder:
         else:
             emitted = _returned_type(options.key)
         return OutputSpec(
-            declared.attribute, topic, options.record, options.key, emitted, options.topic is None, options.timestamp
+            name=declared.attribute,
+            topic=topic,
+            record=options.record,
+            key=options.key,
+            key_type=emitted,
+            internal=options.topic is None,
+            timestamp=options.timestamp,
         )
 
     def _state(self, uid: str, declared: ValueState[Any]) -> StateSpec:
@@ -165,7 +171,14 @@ class _Builder:
             where = f"operator {uid!r}, state {declared.attribute!r}"
             self._fault(where, f"name={options.name!r} is no name", "use a word without spaces")
         name = declared.attribute if options.name is None else options.name
-        return StateSpec(name, declared.attribute, options.type, options.has_default, options.default)
+        return ValueSpec(
+            name=name,
+            attribute=declared.attribute,
+            type=options.type,
+            has_default=options.has_default,
+            default=options.default,
+            ttl_ms=None if options.ttl is None else options.ttl // timedelta(milliseconds=1),
+        )
 
     def _handler(self, where: str, cls: type[Any], declared: Input[Any]) -> Handler:
         """The input's handler; a subclass that overrides the method by its name is heard."""

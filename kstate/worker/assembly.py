@@ -51,7 +51,7 @@ class Assembly:
     def _processor(self, spec: OperatorSpec, plan: Plan) -> Processor:
         instance, cursor = spec.cls(), Cursor()
         for index, state in enumerate(spec.states):
-            setattr(instance, state.attribute, BoundValue(cursor, index, state.default if state.has_default else None))
+            setattr(instance, state.attribute, BoundValue(cursor, index, getattr(state, "default", None)))
         outputs: dict[str, BoundOutput] = {}
         for output in spec.outputs:
             bound = BoundOutput(cursor, self.codecs.value(output.record).encode, self._route(output, plan))

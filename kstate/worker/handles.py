@@ -7,18 +7,21 @@ handler call atomic: every change appends how to undo it, and a call that raises
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from kstate.api.context import Context, Source
 from kstate.api.state import ValueState
 from kstate.api.streams import Output
-from kstate.interfaces import Batch, OutMessage
+from kstate.interfaces import Batch, OutMessage, Store
 from kstate.keyspace import partition_of, slot_of_offset
-from kstate.state.cache import ABSENT, Entry
+from kstate.state.cache import ABSENT, Entry, StateCache
 from kstate.worker.stream_frames import record_frame
+
+if TYPE_CHECKING:
+    from kstate.worker.ownership import Piece
 
 PARTITION_MEMO_MAX = 100_000
 """Remembered key → partition pairs per output; murmur2 in Python costs more than a dictionary hit."""
@@ -37,19 +40,50 @@ class OutputRoute:
     """Framed with the event time, stamped with it, or left to the clock of the broker."""
 
 
-class Cursor:
-    """Where the process loop stands: the entry of the current key and the row of the current batch."""
+Undo: TypeAlias = Callable[[], object] | tuple[Entry, int, Any, int] | list[OutMessage]
+"""How to take back a change: a call, the value and the change bits that an entry had, or a message to pop."""
 
-    __slots__ = ("batch", "changed", "entry", "event_times", "journal", "key_bytes", "row")
+
+class Cursor:
+    """Where the process loop stands: the entry of the current key and the row of the current batch.
+
+    While a timer fires or a window closes, `event_times` and `watermarks` have one item, and there is no batch.
+    """
+
+    __slots__ = (
+        *("batch", "cache", "changed", "clock_ms", "entry", "event_times", "journal", "key_bytes"),
+        *("partition", "piece", "row", "store", "watermarks"),
+    )
 
     def __init__(self) -> None:
         self.entry: Entry
-        self.batch: Batch
+        self.piece: Piece
+        """The key range that the current key belongs to."""
+        self.cache: StateCache
+        self.store: Store
+        self.batch: Batch | None = None
+        self.partition = 0
+        """Of the shard."""
         self.row = 0
         self.key_bytes: bytes | None = None
-        self.event_times: list[int] = []
+        self.event_times: Sequence[int] = ()
+        self.watermarks: Sequence[int] | None = None
+        """Of the piece, at each row; None where nothing goes by event time."""
+        self.clock_ms = 0
+        """Processing time: one reading per epoch."""
         self.changed: list[Entry] = []
-        self.journal: list[Callable[[], None] | tuple[Entry, int, Any, int] | list[OutMessage]] = []
+        self.journal: list[Undo] = []
+
+    @property
+    def event_time(self) -> int:
+        """Of the current call, ms since the epoch."""
+        return self.event_times[self.row]
+
+    @property
+    def watermark(self) -> int:
+        """Of the piece at the current call; only where something goes by event time."""
+        assert self.watermarks is not None
+        return self.watermarks[self.row]
 
     def undo(self) -> None:
         """Take back, in reverse, what the current handler call did."""
@@ -62,6 +96,8 @@ class Cursor:
                 if not changed:
                     self.changed.pop()
                 entry.changed = changed
+            else:
+                change()
         self.journal.clear()
 
 
@@ -137,7 +173,9 @@ class BoundOutput(Output[Any]):
 
     def _partition(self, key: bytes | None) -> int:
         if key is None:
-            return slot_of_offset(self._cursor.batch.offsets[self._cursor.row]) % self._route.partitions
+            batch = self._cursor.batch
+            assert batch is not None, "only an operator without key has a null key, and it has no timers"
+            return slot_of_offset(batch.offsets[self._cursor.row]) % self._route.partitions
         if len(self._partitions) >= PARTITION_MEMO_MAX:
             self._partitions.clear()
         partition = self._partitions[key] = partition_of(key, self._route.partitions)
@@ -185,8 +223,10 @@ class BoundContext(Context):
 
     @property
     def source(self) -> Source:
-        batch = self._cursor.batch
-        return Source(batch.source.topic, batch.source.partition, batch.offsets[self._cursor.row])
+        cursor = self._cursor
+        if cursor.batch is None:
+            return Source("", cursor.partition, -1)
+        return Source(cursor.batch.source.topic, cursor.batch.source.partition, cursor.batch.offsets[cursor.row])
 
     @property
     def log(self) -> Any:

@@ -55,7 +55,7 @@ class Processor:
         self._columns = columns
         self._keyed = spec.key_type is not type(None)
         self._handlers: dict[str, Callable[[Any, Any], None]] = {
-            each.topic: each.handler.__get__(instance) for each in spec.inputs
+            each.topic: each.handler.__get__(instance) for each in spec.inputs if each.handler is not None
         }
 
     def process(self, shard: OwnedShard, batch: Batch, store: Store, partitions: Mapping[str, int]) -> Steps[None]:
@@ -193,6 +193,7 @@ class Processor:
         self.cursor.undo()
         if isinstance(error, MemoryError | KstateError) and not isinstance(error, DecodeError):
             raise error
+        assert self.cursor.batch is not None
         self.rejects.add(self.cursor.batch, row, str(error) or type(error).__name__, error)
 
 
