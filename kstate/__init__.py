@@ -15,11 +15,13 @@ An operator is a class: typed inputs, outputs and keyed state are its attributes
     job = Job("demo", [Split, Count])
 """
 
-from kstate.api.context import Context, Source
+from kstate.api.context import BatchContext, Context, Source
 from kstate.api.job import Job
 from kstate.api.operator import Operator, Reject
-from kstate.api.state import ValueState
-from kstate.api.streams import Input, Output
+from kstate.api.state import ListState, MapState, PartialState, ValueState
+from kstate.api.streams import Input, Output, Table
+from kstate.api.timers import Timer, TimerMap
+from kstate.api.windows import Hopping, Session, Tumbling, Window, WindowState
 from kstate.errors import ConfigError, DecodeError, KstateError, OperatorError
 from kstate.keys import Int32
 
@@ -27,8 +29,20 @@ __all__ = [
     "Operator",
     "Input",
     "Output",
+    "Table",
     "ValueState",
+    "ListState",
+    "MapState",
+    "WindowState",
+    "Tumbling",
+    "Hopping",
+    "Session",
+    "Window",
+    "PartialState",
+    "Timer",
+    "TimerMap",
     "Context",
+    "BatchContext",
     "Source",
     "Job",
     "Reject",

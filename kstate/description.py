@@ -15,13 +15,17 @@ StartPosition = Literal["earliest", "latest"] | int
 
 @dataclass(frozen=True, slots=True)
 class InputDescription:
-    """One input of an operator; `internal` says that kstate owns the topic: an edge from operator `source_uid`."""
+    """One input of an operator; `internal` says that kstate owns the topic: an edge from operator `source_uid`.
+
+    `table` says that its records are kept: it is read to its end before the other inputs.
+    """
 
     name: str
     topic: str
     start: StartPosition = "earliest"
     internal: bool = False
     source_uid: str | None = None
+    table: bool = False
 
     def __str__(self) -> str:
         return f"input '{self.name}' (topic '{self.topic}')"
@@ -38,10 +42,14 @@ class OutputDescription:
 
 @dataclass(frozen=True, slots=True)
 class StateDescription:
-    """One state of an operator and the canonical text of the schema its values are written with."""
+    """One state of an operator and the canonical text of the schema its values are written with.
+
+    `form` is a text that changes when stored values of one kind cannot be read as the other (`StateSpec.form`).
+    """
 
     name: str
     schema: str
+    form: str = "value"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +65,13 @@ class OperatorDescription:
 
 @dataclass(frozen=True, slots=True)
 class JobDescription:
-    """A whole job, operators in the order of declaration."""
+    """A whole job, operators in the order of declaration; `dropped` names states ("uid.name") and operators ("uid") of
+    earlier versions that are gone for good.
+    """
 
     app: str
     operators: tuple[OperatorDescription, ...]
+    dropped: tuple[str, ...] = ()
 
     def operator(self, uid: str) -> OperatorDescription | None:
         """The operator with this uid."""

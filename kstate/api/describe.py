@@ -22,19 +22,28 @@ _TIME_ZERO = datetime(1970, 1, 1, tzinfo=UTC)
 
 def describe(topology: Topology, schema_of: Callable[[Any], str]) -> JobDescription:
     """The description of a job; `schema_of` gives the canonical schema text of a state's type."""
-    return JobDescription(topology.app, tuple(_operator(spec, schema_of) for spec in topology.operators))
+    operators = tuple(_operator(spec, schema_of) for spec in topology.operators)
+    return JobDescription(topology.app, operators, topology.dropped)
 
 
 def _operator(spec: OperatorSpec, schema_of: Callable[[Any], str]) -> OperatorDescription:
     return OperatorDescription(
         spec.uid,
         key_signature(spec.key_type),
-        tuple(
-            InputDescription(each.name, each.topic, _start(each), internal=each.internal, source_uid=each.source_uid)
-            for each in spec.inputs
-        ),
+        tuple(_input(each) for each in spec.inputs),
         tuple(OutputDescription(each.name, each.topic, internal=each.internal) for each in spec.outputs),
-        tuple(StateDescription(each.name, schema_of(each.type)) for each in spec.states),
+        tuple(StateDescription(each.name, schema_of(each.type), each.form) for each in spec.states),
+    )
+
+
+def _input(given: InputSpec) -> InputDescription:
+    return InputDescription(
+        given.name,
+        given.topic,
+        _start(given),
+        internal=given.internal,
+        source_uid=given.source_uid,
+        table=given.table is not None,
     )
 
 

@@ -176,6 +176,8 @@ class OperatorSpec:
     inputs: tuple[InputSpec, ...]
     outputs: tuple[OutputSpec, ...]
     states: tuple[StateSpec, ...]
+    hop_of: tuple[str, str] | None = None
+    """(uid, input) of the operator whose `rekey=` made this one."""
 
     @property
     def timed(self) -> bool:
@@ -212,3 +214,7 @@ class Topology:
             if spec.uid == uid:
                 return spec
         raise KeyError(uid)
+
+    def hop_of(self, uid: str, name: str) -> OperatorSpec | None:
+        """The operator that re-keys an input; its only input reads what the user declared. None without `rekey=`."""
+        return next((spec for spec in self.operators if spec.hop_of == (uid, name)), None)

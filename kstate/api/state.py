@@ -44,9 +44,7 @@ class ValueState(Declaration[StateOptions], Generic[T]):
     def __init__(
         self: ValueState[D | None], type_: type[D], /, *, ttl: timedelta | None = None, name: str | None = None
     ) -> None: ...
-    def __init__(
-        self, type_: Any, /, *, ttl: timedelta | None = None, name: str | None = None, **default: Any
-    ) -> None:
+    def __init__(self, type_: Any, /, *, ttl: timedelta | None = None, name: str | None = None, **default: Any) -> None:
         if unknown := default.keys() - {"default"}:
             raise TypeError(
                 f"ValueState() has no option {', '.join(sorted(unknown))}; it knows default=, ttl= and name="
@@ -107,7 +105,7 @@ class ListState(Declaration[StateOptions], Generic[T]):
         """Forget all elements of the current key."""
         self.unbound("clear")
 
-    def __len__(self) -> int:
+    def __len__(self) -> int:  # noqa: PLE0303 - it never returns
         self.unbound("__len__")
 
     def __iter__(self) -> Iterator[T]:
@@ -146,7 +144,7 @@ class MapState(Declaration[StateOptions], Generic[K, V]):
     def __contains__(self, key: object) -> bool:
         self.unbound("__contains__", key)
 
-    def __len__(self) -> int:
+    def __len__(self) -> int:  # noqa: PLE0303 - it never returns
         self.unbound("__len__")
 
     def __iter__(self) -> Iterator[K]:

@@ -126,7 +126,7 @@ class Input(Declaration[InputOptions], Generic[R]):
         start: Literal["earliest", "latest"] | datetime = "earliest",
         rekey: str | Callable[[R], Any] | None = None,
         partitioner: Partitioner = "murmur2",
-        format: WireFormat = "raw",  # noqa: A002 - the word that users know
+        format: WireFormat = "raw",
         key_format: WireFormat = "raw",
     ) -> None: ...
     def __init__(self, source: Any, /, **options: Any) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import NoneType
 from typing import Any, TypeVar
 
-from kstate.api.specs import OperatorSpec, OutputSpec
+from kstate.api.faults import Fault
+from kstate.api.specs import InputSpec, OperatorSpec, OutputSpec, PartialSpec
 from kstate.keys import key_fault
 from kstate.plan import backup_topic, control_topic, dlq_topic, reports_topic
 from kstate.typeinfo import type_name
@@ -22,18 +22,6 @@ RESERVED_STREAMS = ("backup", "dlq", "control", "reports")
 
 _TOPIC = re.compile(r"[A-Za-z0-9._-]+")
 _PART = re.compile(r"[A-Za-z0-9_-]+")
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A mistake in a job: where it is, what it is, how to mend it."""
-
-    where: str
-    what: str
-    mend: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.what}. Mend: {self.mend}."
 
 
 def topic_fault(where: str, topic: str) -> Fault | None:
@@ -69,16 +57,22 @@ def app_faults(app: str) -> Iterator[Fault]:
 
 def operator_faults(app: str, spec: OperatorSpec) -> Iterator[Fault]:
     """Faults of one operator that can be seen without the others."""
-    where = f"operator {spec.uid!r}"
-    if fault := part_fault(where, spec.uid) or length_fault(where, backup_topic(app, spec.uid)):
+    where = _place(spec)
+    own_name = part_fault(where, spec.uid)
+    if own_name and not spec.hop_of:  # of a hop it is made of names that are looked at elsewhere
+        yield own_name
+    elif fault := length_fault(where, backup_topic(app, spec.uid)):
         yield fault
-    if not spec.inputs:
-        yield Fault(where, "it has no input", "declare one: lines = Input(Line, topic=...)")
-    yield from _key_faults(where, spec)
+    if all(given.table for given in spec.inputs):
+        what = "it has tables only, and nothing to look them up for" if spec.inputs else "it has no input"
+        yield Fault(where, what, "declare one: lines = Input(Line, topic=...)")
+    if not spec.hop_of:  # its key type is the reader's, where a fault is told
+        yield from _key_faults(where, spec)
     yield from _placement_faults(where, spec)
-    yield from _topic_faults(where, spec)
+    yield from _topic_faults(spec)
     for name in duplicates([state.name for state in spec.states]):
-        yield Fault(where, f"two states are named {name!r}", "give one of them another name=")
+        attributes = ", ".join(repr(state.attribute) for state in spec.states if state.name == name)
+        yield Fault(where, f"two states are named {name!r} ({attributes})", "give one of them another name=")
 
 
 def edge_faults(app: str, operators: Sequence[OperatorSpec]) -> Iterator[Fault]:
@@ -87,7 +81,7 @@ def edge_faults(app: str, operators: Sequence[OperatorSpec]) -> Iterator[Fault]:
     read = {given.topic for spec in operators for given in spec.inputs if given.internal}
     for topic, (spec, output) in outputs.items():
         if topic not in read:
-            where = f"operator {spec.uid!r}, output {output.name!r}"
+            where = _place(spec, output)
             yield Fault(
                 where,
                 "no operator of the job reads this internal stream",
@@ -95,7 +89,7 @@ def edge_faults(app: str, operators: Sequence[OperatorSpec]) -> Iterator[Fault]:
             )
     for spec in operators:
         for given in spec.inputs:
-            where = f"operator {spec.uid!r}, input {given.name!r}"
+            where = _place(spec, given)
             if given.internal and given.topic in outputs:
                 yield from _edge_key_faults(where, spec, *outputs[given.topic])
             elif given.internal:
@@ -107,9 +101,48 @@ def edge_faults(app: str, operators: Sequence[OperatorSpec]) -> Iterator[Fault]:
     yield from _cycle_faults(operators)
 
 
+def uid_faults(operators: Sequence[OperatorSpec]) -> Iterator[Fault]:
+    """Operators that have the uid of a hop that `rekey=` makes."""
+    uids = {spec.uid for spec in operators if not spec.hop_of}
+    for spec in operators:
+        if spec.hop_of and spec.uid in uids:
+            what = f"an operator of the job has the uid {spec.uid!r}, which belongs to the hop of this rekey="
+            yield Fault(_place(spec, spec.inputs[0]), what, "rename the input, or that operator")
+
+
+def dropped_faults(dropped: Sequence[str], operators: Sequence[OperatorSpec]) -> Iterator[Fault]:
+    """What `dropped=` must not name: what is still there, and what can be no name."""
+    if isinstance(dropped, str):
+        yield Fault("job", f"dropped is the text {dropped!r}", f"use a list: dropped=[{dropped!r}]")
+        return
+    states = {f"{spec.uid}.{state.name}" for spec in operators for state in spec.states}
+    uids = {spec.uid for spec in operators}
+    for name in dropped:
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]+(\.\S+)?", name):
+            yield Fault("job", f"dropped names {name!r}", "write 'uid' for an operator, 'uid.name' for a state")
+        elif name in states or name in uids:
+            kind = "state" if name in states else "operator"
+            yield Fault(
+                "job", f"dropped names {name!r}, {kind} of this job", "take it out of dropped=, or out of the job"
+            )
+
+
 def duplicates(names: Sequence[str]) -> list[str]:
     """Names that occur more than once, in order."""
     return [name for name, count in Counter(names).items() if count > 1]
+
+
+def _place(spec: OperatorSpec, end: InputSpec | OutputSpec | None = None) -> str:
+    """Where users find it; a hop is the input whose `rekey=` made it."""
+    if spec.hop_of:
+        return f"operator {spec.hop_of[0]!r}, input {spec.hop_of[1]!r}"
+    where = f"operator {spec.uid!r}"
+    match end:
+        case InputSpec():
+            return f"{where}, {'table' if end.table else 'input'} {end.name!r}"
+        case OutputSpec():
+            return f"{where}, output {end.name!r}"
+    return where
 
 
 def _key_faults(where: str, spec: OperatorSpec) -> Iterator[Fault]:
@@ -122,8 +155,9 @@ def _key_faults(where: str, spec: OperatorSpec) -> Iterator[Fault]:
     stateless = spec.key_type is NoneType
     if not stateless and (fault := key_fault(spec.key_type)):
         yield Fault(where, fault, "change K of Operator[K]")
-    if stateless and spec.states:
-        names = ", ".join(repr(state.attribute) for state in spec.states)
+    kept = [state for state in spec.states if not isinstance(state, PartialSpec)]
+    if stateless and kept:
+        names = ", ".join(repr(state.attribute) for state in kept)
         yield Fault(
             where, f"Operator[None] has no key, so it cannot keep state {names}", "give it a key type, Operator[str]"
         )
@@ -142,11 +176,11 @@ def _placement_faults(where: str, spec: OperatorSpec) -> Iterator[Fault]:
         yield Fault(where, what, "copy one topic into another that kstate writes, and read that")
 
 
-def _topic_faults(where: str, spec: OperatorSpec) -> Iterator[Fault]:
+def _topic_faults(spec: OperatorSpec) -> Iterator[Fault]:
     """Illegal names, one topic read twice, own output read."""
     written = {output.topic: output.name for output in spec.outputs}
     for output in spec.outputs:
-        place = f"{where}, output {output.name!r}"
+        place = _place(spec, output)
         if output.internal:
             fault = part_fault(place, output.name) or length_fault(place, output.topic)
         else:
@@ -154,8 +188,8 @@ def _topic_faults(where: str, spec: OperatorSpec) -> Iterator[Fault]:
         if fault:
             yield fault
     for given in spec.inputs:
-        place = f"{where}, input {given.name!r}"
-        if given.name in RESERVED_STREAMS and (fault := part_fault(place, given.name)):
+        place = _place(spec, given)
+        if given.name in RESERVED_STREAMS and not spec.hop_of and (fault := part_fault(place, given.name)):
             yield fault
         if not given.internal and (fault := topic_fault(place, given.topic)):
             yield fault
@@ -163,10 +197,13 @@ def _topic_faults(where: str, spec: OperatorSpec) -> Iterator[Fault]:
             what = f"it reads topic {given.topic!r}, which its own output {written[given.topic]!r} writes"
             yield Fault(place, what, "write to another topic, or keep the value in a ValueState")
     for topic in duplicates([given.topic for given in spec.inputs]):
-        names = ", ".join(repr(given.name) for given in spec.inputs if given.topic == topic)
-        yield Fault(
-            where, f"inputs {names} read one topic, {topic!r}", "keep one input, with one handler that does both"
-        )
+        readers = [given for given in spec.inputs if given.topic == topic]
+        names = ", ".join(repr(given.name) for given in readers)
+        if any(given.table for given in readers):
+            mend = "keep the table, its .changed handler sees every record, or keep the input"
+        else:
+            mend = "keep one input, with one handler that does both"
+        yield Fault(_place(spec), f"inputs {names} read one topic, {topic!r}", mend)
 
 
 def _edge_key_faults(where: str, spec: OperatorSpec, source: OperatorSpec, output: OutputSpec) -> Iterator[Fault]:
@@ -188,12 +225,11 @@ def _own_topic_faults(app: str, operators: Sequence[OperatorSpec]) -> Iterator[F
     own |= {name(app, spec.uid) for spec in operators for name in (backup_topic, dlq_topic)}
     own |= {output.topic for spec in operators for output in spec.outputs if output.internal}
     for spec in operators:
-        named = [(given.name, given.topic) for given in spec.inputs if not given.internal]
-        named += [(output.name, output.topic) for output in spec.outputs if not output.internal]
-        for name, topic in named:
-            if topic in own:
-                what = f"topic {topic!r} is one of kstate's own topics of this job"
-                yield Fault(f"operator {spec.uid!r}, {name!r}", what, "use another topic")
+        ends: list[InputSpec | OutputSpec] = [*spec.inputs, *spec.outputs]
+        for end in ends:
+            if not end.internal and end.topic in own:
+                what = f"topic {end.topic!r} is one of kstate's own topics of this job"
+                yield Fault(_place(spec, end), what, "use another topic")
 
 
 def _cycle_faults(operators: Sequence[OperatorSpec]) -> Iterator[Fault]:

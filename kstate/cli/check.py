@@ -11,10 +11,10 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from kstate.adapters.avro import AvroCodecs
+from kstate.api.faults import Fault
 from kstate.api.job import Job
-from kstate.api.specs import OperatorSpec, StateSpec, Topology
+from kstate.api.specs import OperatorSpec, StateSpec, Topology, ValueSpec
 from kstate.api.topology import examine
-from kstate.api.wiring import Fault
 from kstate.cli.jobs import load_job
 from kstate.errors import ConfigError
 from kstate.keys import key_fault
@@ -81,7 +81,7 @@ def _state_faults(where: str, state: StateSpec, codecs: AvroCodecs) -> Iterator[
     codec = codecs.value(state.type)
     if codec.loss:
         yield Fault(where, f"its values would not come back as they were: {codec.loss}", "change the type")
-    if state.has_default:
+    if isinstance(state, ValueSpec) and state.has_default:
         try:
             codec.encode(state.default)
         except ValueError as error:

@@ -149,7 +149,7 @@ def test_a_state_without_default_is_told_from_one_whose_default_is_false() -> No
 
 def test_options_of_later_releases_are_refused() -> None:
     """A misspelt or unknown option never passes in silence."""
-    with pytest.raises(TypeError, match="ttl"):
-        ValueState(int, ttl=1)  # type: ignore[call-overload]
-    with pytest.raises(TypeError, match="rekey"):
-        Input(Order, topic="orders", rekey="customer")  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="tll"):
+        ValueState(int, tll=1)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="re_key"):
+        Input(Order, topic="orders", re_key="customer")  # type: ignore[call-overload]
