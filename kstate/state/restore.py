@@ -19,6 +19,8 @@ state of which slots, and a slot without entry counts as not there. So the entry
   is durable at once, an older deletion in memory is not, and the old data would come back under the new entry;
 - arrives *with* the data, in one write or one ingested file. A file is ingested only after a flush: the entry speaks
   for the shard's other key ranges too, whose last epochs may not be durable yet;
+- takes the time index along: what is written or ingested holds the index entries of its values. Those of older
+  values stay, also when a range is dropped: stale entries do no harm;
 - is left out for slots whose chain of markers still lacks its base (rule S5).
 
 Interrupted anywhere, the restore starts over from what the entry says.
@@ -27,8 +29,9 @@ Interrupted anywhere, the restore starts over from what the entry says.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from kstate.clock import Clock, Step, Steps
 from kstate.config import MIB, Settings
@@ -39,9 +42,10 @@ from kstate.plan import TopicPartition
 from kstate.state.backup import Applied, BackupReader
 from kstate.state.blocks import decode_frame
 from kstate.state.freshness import fresh_end
-from kstate.state.layout import shard_bounds, shard_prefix
+from kstate.state.layout import Item, Timeline, index_key, parse_suffix, shard_bounds, shard_prefix
 from kstate.state.lineage import Lineage, lineage_entry, stored_lineage
 from kstate.state.markers import Marker
+from kstate.state.values import split_value
 
 DROPPED = Step("dropped")
 READ = Step("restore-read")
@@ -58,8 +62,19 @@ _RUN_FRACTION = 4
 """A sorted run in memory is at most this fraction of `state.store_bytes`."""
 _ENTRY_OVERHEAD_BYTES = 200
 """Two bytes objects and a dictionary slot beside the bytes themselves."""
+_INDEX_ENTRY_BYTES = 250
+"""What the time index of a run takes in memory for each value, at most, while the run is written."""
+_HAS_EXPIRY = 1
+"""First byte of a stored value with an expiry (kstate.state.values)."""
 
 _logger = logging.getLogger(__name__)
+
+
+class TimedState(NamedTuple):
+    """A state whose values expire: its name, and the timeline that its expiries are on."""
+
+    name: str
+    timeline: Timeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +84,8 @@ class RestoreTarget:
     source: TopicPartition
     operator_id: int
     key_range: KeyRange
+    timed: Mapping[int, TimedState] = field(default_factory=dict)
+    """State id → what of it goes into the time index (kstate.state.layout)."""
 
     def __str__(self) -> str:
         return f"{self.key_range} of {self.source}"
@@ -237,14 +254,16 @@ class _LocalCopy:
             self._empty(key_range)
         prefix = self._prefix
         self._run.update((prefix + suffix, value) for suffix, value in applied.entries())
-        self.collected_bytes += sum(len(block.frame) + _ENTRY_OVERHEAD_BYTES * block.count for block in applied.blocks)
+        overhead = _ENTRY_OVERHEAD_BYTES + (_INDEX_ENTRY_BYTES if self.target.timed else 0)
+        self.collected_bytes += sum(len(block.frame) + overhead * block.count for block in applied.blocks)
 
     def ingest(self, lineage: Lineage) -> None:
         """Add the run to the store as one sorted file, together with the lineage entry that it makes true."""
         self._store.flush()
         key, value = self._entry(lineage)
-        self._run[key] = value
-        self._store.ingest(sorted(self._run.items()))
+        run = self._indexed_run()
+        run[key] = value
+        self._store.ingest(sorted(run.items()))
         self._run.clear()
         self.collected_bytes = 0
 
@@ -253,7 +272,25 @@ class _LocalCopy:
         if not self._run and lineage == self._stored().slice(self.target.key_range):
             return
         key, value = self._entry(lineage)
-        self._store.write([key, *self._run], [value, *self._run.values()])
+        run = self._indexed_run()
+        self._store.write([key, *run], [value, *run.values()])
+
+    def _indexed_run(self) -> dict[bytes, bytes | None]:
+        """The run together with the time index of its values; only the last value of each key counts."""
+        target, timed = self.target, self.target.timed
+        if not timed:
+            return self._run
+        index: dict[bytes, bytes | None] = {}
+        suffix_at = len(self._prefix)
+        for stored_key, value in self._run.items():
+            if not value or value[0] != _HAS_EXPIRY:  # most have none
+                continue
+            _, state_id, key, subkey = parse_suffix(stored_key[suffix_at:])
+            at = split_value(value).expiry
+            if at is not None and (state := timed.get(state_id)) is not None:
+                item = Item(at, state.name, key, subkey)
+                index[index_key(target.operator_id, target.source.partition, state.timeline, item)] = b""
+        return self._run | index
 
     @property
     def _prefix(self) -> bytes:

@@ -78,4 +78,4 @@ def test_identities_differ_in_each_part() -> None:
     mine = identity_entry("app", "w1", "c")
     others = {identity_entry("app2", "w1", "c"), identity_entry("app", "w2", "c"), identity_entry("app", "w1", "d")}
     assert len({mine, *others}) == 4
-    assert mine == (IDENTITY_KEY, b'{"app": "app", "cluster": "c", "format": 1, "worker": "w1"}')
+    assert mine == (IDENTITY_KEY, b'{"app": "app", "cluster": "c", "format": 2, "worker": "w1"}')
