@@ -6,8 +6,8 @@ marker, β is the Kafka log itself. Pure: nothing is written here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from kstate.keyspace import KeyRange
 from kstate.progress import Progress
@@ -15,6 +15,17 @@ from kstate.state.blocks import BlockHeader, BlockKind, encode_blocks
 from kstate.state.frames import FRAME_HEADER_BYTES
 from kstate.state.lineage import Lineage, Position
 from kstate.state.markers import Marker, MarkerKind, joint_checksum, writer_id
+from kstate.times import Times
+
+
+class TimeChange(NamedTuple):
+    """An expiry that an epoch moved, set (old_at None) or took away (new_at None); `index` is that of the state."""
+
+    index: int
+    key: bytes
+    subkey: bytes
+    old_at: int | None
+    new_at: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +34,8 @@ class Changes:
 
     suffixes: list[bytes]
     values: list[bytes | None]
+    times: list[TimeChange] = field(default_factory=list)
+    """What the local time index must add and drop; it is not backed up."""
 
     def __len__(self) -> int:
         return len(self.suffixes)
@@ -44,7 +57,7 @@ class EpochEnd:
     incarnation: str
     grant: int
     progress: Progress
-    watermark: Mapping[str, int] = field(default_factory=dict)
+    times: Times = field(default_factory=Times)
     release: int | None = None
     """The move id when this is the writer's last epoch of the range (rule S6)."""
     fingerprint: bytes = bytes(8)
@@ -79,7 +92,7 @@ def checkpoint(piece: PieceId, changes: Changes, lineage: Lineage, end: EpochEnd
         incarnation=end.incarnation,
         grant=end.grant,
         progress=dict(end.progress),
-        watermark=dict(end.watermark),
+        times=end.times,
         previous=previous,
         base=min((position.base for position in behind.values()), default=0),
         blocks=len(blocks),
@@ -103,6 +116,6 @@ def position_after(marker: Marker, marker_offset: int) -> Position:
         grant=marker.grant,
         incarnation=marker.incarnation,
         progress=marker.progress,
-        watermark=marker.watermark,
+        times=marker.times,
         base=marker.base,
     )

@@ -11,13 +11,23 @@ The same bytes stand in the local store and in the blocks of the backup log.
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kstate.errors import DecodeError
 
 _PLAIN = struct.Struct(">BH")
 _EXPIRING = struct.Struct(">BHq")
 _HAS_EXPIRY = 1
+
+NEVER = (1 << 63) - 1
+"""The expiry of a value that has none; it is not stored."""
+
+
+class Expiring(NamedTuple):
+    """A decoded value with its expiry, `at`: ms since the epoch; deadline of a timer, end of a window, end of a ttl."""
+
+    value: Any
+    at: int
 
 
 class StoredValue(NamedTuple):

@@ -18,10 +18,11 @@ from kstate.state.cache import StateCache, StateColumn
 from kstate.state.layout import shard_prefix
 from kstate.state.replay import plan_starts
 from kstate.worker.decode import InputDecoder
-from kstate.worker.handles import BoundContext, BoundOutput, BoundValue, Cursor, Handles, OutputRoute
+from kstate.worker.handles import BoundContext, BoundOutput, Cursor, Handles, OutputRoute
 from kstate.worker.ownership import OwnedShard
 from kstate.worker.process import Processor
 from kstate.worker.rejects import Rejects
+from kstate.worker.value_handles import BoundValue
 
 
 @dataclass(frozen=True, slots=True)

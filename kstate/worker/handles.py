@@ -13,11 +13,10 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from kstate.api.context import Context, Source
-from kstate.api.state import ValueState
 from kstate.api.streams import Output
 from kstate.interfaces import Batch, OutMessage, Store
 from kstate.keyspace import partition_of, slot_of_offset
-from kstate.state.cache import ABSENT, Entry, StateCache
+from kstate.state.cache import Entry, StateCache
 from kstate.worker.stream_frames import record_frame
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ class Cursor:
     """
 
     __slots__ = (
-        *("batch", "cache", "changed", "clock_ms", "entry", "event_times", "journal", "key_bytes"),
+        *("batch", "batch_entries", "cache", "changed", "clock_ms", "entry", "event_times", "journal", "key_bytes"),
         *("partition", "piece", "row", "store", "watermarks"),
     )
 
@@ -62,6 +61,8 @@ class Cursor:
         self.cache: StateCache
         self.store: Store
         self.batch: Batch | None = None
+        self.batch_entries: Mapping[Any, Entry] = {}
+        """By key, during a call of a `.batch` handler: what `get_many` may ask for."""
         self.partition = 0
         """Of the shard."""
         self.row = 0
@@ -85,6 +86,11 @@ class Cursor:
         assert self.watermarks is not None
         return self.watermarks[self.row]
 
+    def visible(self, at: int) -> bool:
+        """Whether a value that expires then is still to be seen: neither event time nor watermark has reached it."""
+        row = self.row
+        return self.event_times[row] < at and (self.watermarks is None or self.watermarks[row] < at)
+
     def undo(self) -> None:
         """Take back, in reverse, what the current handler call did."""
         for change in reversed(self.journal):
@@ -99,38 +105,6 @@ class Cursor:
             else:
                 change()
         self.journal.clear()
-
-
-class BoundValue(ValueState[Any]):
-    """A ValueState of the current key."""
-
-    def __init__(self, cursor: Cursor, index: int, default: Any) -> None:
-        self._cursor = cursor
-        self._index = index
-        self._bit = 1 << index
-        self._default = default
-
-    def get(self) -> Any:
-        value = self._cursor.entry.values[self._index]
-        return self._default if value is ABSENT else value
-
-    def set(self, value: Any, /) -> None:
-        cursor, index = self._cursor, self._index
-        entry = cursor.entry
-        changed = entry.changed
-        cursor.journal.append((entry, index, entry.values[index], changed))
-        if not changed:
-            cursor.changed.append(entry)
-        entry.changed = changed | self._bit
-        entry.values[index] = ABSENT if value is None else value
-
-    def pop(self) -> Any:
-        value = self.get()
-        self.clear()
-        return value
-
-    def clear(self) -> None:
-        self.set(ABSENT)
 
 
 class BoundOutput(Output[Any]):

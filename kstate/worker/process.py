@@ -15,7 +15,7 @@ from kstate.errors import ConfigError, DecodeError, KstateError
 from kstate.interfaces import Batch, Store
 from kstate.keyspace import PARTITIONERS
 from kstate.plan import TopicPartition
-from kstate.state.cache import Entry, StateColumn, check_value
+from kstate.state.cache import Entry, StateColumn, check_changes
 from kstate.worker.decode import Decoded, InputDecoder
 from kstate.worker.handles import Handles
 from kstate.worker.ownership import OwnedShard
@@ -164,7 +164,7 @@ class Processor:
             try:
                 handler(record, context)
                 if careful:
-                    self._check_changes()
+                    check_changes(self._columns, self.cursor.journal)
             except Exception as error:  # noqa: BLE001 - whatever user code raises
                 self._reject(row, error)
             else:
@@ -181,12 +181,6 @@ class Processor:
                 self._reject(row, error)
             else:
                 journal.clear()
-
-    def _check_changes(self) -> None:
-        for change in self.cursor.journal:
-            if isinstance(change, tuple):
-                entry, index = change[0], change[1]
-                check_value(self._columns[index], entry.key, entry.values[index])
 
     def _reject(self, row: int, error: Exception) -> None:
         """Undo the call; its record becomes a dead letter, unless the failure is the engine's or the machine's."""

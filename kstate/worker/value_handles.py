@@ -1,0 +1,136 @@
+"""Bound handles of states with one value per key: ValueState, with and without ttl, and Table.
+
+`BoundValue` is on the hottest path of all: it reads and writes the entry itself, without a call in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kstate.api.state import ValueState
+from kstate.api.streams import Table
+from kstate.state.cache import ABSENT, Entry
+from kstate.state.values import Expiring
+from kstate.worker.handles import Cursor
+
+
+class BoundValue(ValueState[Any]):
+    """A ValueState of the current key."""
+
+    def __init__(self, cursor: Cursor, index: int, default: Any) -> None:
+        self._cursor = cursor
+        self._index = index
+        self._bit = 1 << index
+        self._default = default
+
+    def get(self) -> Any:
+        value = self._cursor.entry.values[self._index]
+        return self._default if value is ABSENT else value
+
+    def set(self, value: Any, /) -> None:
+        cursor, index = self._cursor, self._index
+        entry = cursor.entry
+        changed = entry.changed
+        cursor.journal.append((entry, index, entry.values[index], changed))
+        if not changed:
+            cursor.changed.append(entry)
+        entry.changed = changed | self._bit
+        entry.values[index] = ABSENT if value is None else value
+
+    def pop(self) -> Any:
+        value = self.get()
+        self.clear()
+        return value
+
+    def clear(self) -> None:
+        self.set(ABSENT)
+
+    def get_many(self, keys: Sequence[Any], /) -> list[Any]:
+        index, default = self._index, self._default
+        values = [entry.values[index] for entry in _entries(self._cursor, keys)]
+        return [default if value is ABSENT else value for value in values]
+
+    def set_many(self, keys: Sequence[Any], values: Sequence[Any], /) -> None:
+        cursor = self._cursor
+        for entry, value in _paired(cursor, keys, values):
+            cursor.cache.put(entry, self._index, ABSENT if value is None else value, cursor.journal)
+
+
+class BoundExpiringValue(ValueState[Any]):
+    """A ValueState with ttl of the current key; it expires so long after the event time of the call that set it."""
+
+    def __init__(self, cursor: Cursor, index: int, default: Any, ttl_ms: int) -> None:
+        self._cursor = cursor
+        self._index = index
+        self._default = default
+        self._ttl_ms = ttl_ms
+
+    def get(self) -> Any:
+        return self._visible(self._cursor.entry)
+
+    def set(self, value: Any, /) -> None:
+        cursor = self._cursor
+        cursor.cache.put(cursor.entry, self._index, self._expiring(value), cursor.journal)
+
+    def pop(self) -> Any:
+        value = self.get()
+        self.clear()
+        return value
+
+    def clear(self) -> None:
+        self.set(None)
+
+    def get_many(self, keys: Sequence[Any], /) -> list[Any]:
+        return [self._visible(entry) for entry in _entries(self._cursor, keys)]
+
+    def set_many(self, keys: Sequence[Any], values: Sequence[Any], /) -> None:
+        cursor = self._cursor
+        for entry, value in _paired(cursor, keys, values):
+            cursor.cache.put(entry, self._index, self._expiring(value), cursor.journal)
+
+    def _visible(self, entry: Entry) -> Any:
+        found = entry.values[self._index]
+        return found.value if found is not ABSENT and self._cursor.visible(found.at) else self._default
+
+    def _expiring(self, value: Any) -> Any:
+        return ABSENT if value is None else Expiring(value, self._cursor.event_time + self._ttl_ms)
+
+
+class BoundTable(Table[Any]):
+    """The record that a Table has for the current key; the engine sets it, handlers read it."""
+
+    def __init__(self, cursor: Cursor, index: int) -> None:
+        self._cursor = cursor
+        self._index = index
+
+    def get(self) -> Any:
+        value = self._cursor.entry.values[self._index]
+        return None if value is ABSENT else value
+
+    def get_many(self, keys: Sequence[Any], /) -> list[Any]:
+        values = [entry.values[self._index] for entry in _entries(self._cursor, keys)]
+        return [None if value is ABSENT else value for value in values]
+
+    def take_in(self, record: Any) -> None:
+        """Set the record of the current key, None after a tombstone; for the engine."""
+        cursor = self._cursor
+        cursor.cache.put(cursor.entry, self._index, ABSENT if record is None else record, cursor.journal)
+
+
+def _entries(cursor: Cursor, keys: Sequence[Any]) -> list[Entry]:
+    """The entries of keys of the current batch."""
+    known: Mapping[Any, Entry] = cursor.batch_entries
+    try:
+        return [known[key] for key in keys]
+    except KeyError as error:
+        raise ValueError(
+            f"key {error.args[0]!r} is not in the current batch (ctx.keys): its state may be with another worker"
+        ) from None
+
+
+def _paired(cursor: Cursor, keys: Sequence[Any], values: Sequence[Any]) -> list[tuple[Entry, Any]]:
+    """Entry and new value of each key of the current batch."""
+    if len(keys) != len(values):
+        raise ValueError(f"set_many: {len(keys)} keys, but {len(values)} values")
+    return list(zip(_entries(cursor, keys), values, strict=True))
