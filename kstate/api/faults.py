@@ -63,6 +63,11 @@ class Faults:
             listed = " or ".join(repr(each) for each in typing.get_args(allowed))
             self.add(where, f"{option}={value!r}", f"use {listed}")
 
+    def function(self, where: str, option: str, value: object) -> None:
+        """The option must be a function of the record, where it names no field."""
+        if not callable(value):
+            self.add(where, f"{option}{value!r}", "name a field of the record, or give a function of the record")
+
     def handler(self, where: str, cls: type[Any], handlers: Sequence[Callable[..., Any]], decorator: str) -> Any:
         """The one handler, None after a fault; a subclass that overrides the method by its name is heard."""
         if len(handlers) != 1:

@@ -96,7 +96,10 @@ def output_spec(app: str, uid: str, declared: Output[Any], key_type: Any, faults
 
 def key_type_of_option(where: str, record: Any, key: str | Callable[[Any], Any], option: str, faults: Faults) -> Any:
     """Type of the key that a field or function gives; Any when nothing is known."""
-    return faults.field_type(where, record, key, option) if isinstance(key, str) else returned_type(key)
+    if isinstance(key, str):
+        return faults.field_type(where, record, key, option)
+    faults.function(where, option, key)
+    return returned_type(key)
 
 
 def _source(app: str, where: str, declared: Input[Any], faults: Faults) -> InputSpec:
@@ -136,7 +139,10 @@ def _writer(where: str, output: Output[Any], faults: Faults) -> str:
 def _event_time(
     where: str, record: Any, event_time: str | Callable[[Any], int] | None, faults: Faults
 ) -> Callable[[Any], int] | None:
+    if event_time is None:
+        return None
     if not isinstance(event_time, str):
+        faults.function(where, "event_time=", event_time)
         return event_time
     kind = faults.field_type(where, record, event_time, "event_time=")
     if kind is datetime:

@@ -103,11 +103,15 @@ class Input(Declaration[InputOptions], Generic[R]):
     """Where an operator reads records of one class; `@input.each` or `@input.batch` attaches the handler.
 
     `key=` names the field that must equal the message key (a record that differs is rejected). `event_time=` is a field
-    or function, ms since the epoch, by default Kafka's timestamp; `lateness=` how much out of order it may be; a record
-    more than `ahead=` ahead of the worker's clock is rejected, it would make all others late. `start=` is where a new
+    (int, ms since the epoch, or a timestamp) or a function that gives ms; without it the event time is Kafka's
+    timestamp, which the watermark follows then. `lateness=` is how much out of order event times may be; a record more
+    than `ahead=` ahead of the worker's clock is rejected, it would make all others late. `start=` is where a new
     application begins. `rekey=` is the field, or a function of the record, to read by instead of the message key: a
-    hop through a topic of kstate's own. `partitioner=` is how foreign producers placed the records, `format=` and
-    `key_format=` how values and keys stand in the topic.
+    hop through a topic of kstate's own (kstate.api.rekey). `partitioner=` is how foreign producers placed the records,
+    `format=` and `key_format=` how values and keys stand in the topic.
+
+    `Input(Other.output)` takes `rekey=` only: event time comes with the records, format and topic from the output. Of
+    an output that names a topic it is an ordinary input of that topic, whose event time is Kafka's timestamp.
     """
 
     @overload
@@ -130,6 +134,11 @@ class Input(Declaration[InputOptions], Generic[R]):
         key_format: WireFormat = "raw",
     ) -> None: ...
     def __init__(self, source: Any, /, **options: Any) -> None:
+        if isinstance(source, Output) and (foreign := sorted(options.keys() - {"rekey"})):
+            raise TypeError(
+                f"Input({source}) takes rekey= only, not {', '.join(f'{name}=' for name in foreign)}: time, format and "
+                "place of these records are decided where they are read from a topic first."
+            )
         self.declared = InputOptions(source, **options)
         self.handlers: tuple[Callable[[Any, Any, Context], None], ...] = ()
         self.batch_handlers: tuple[Callable[[Any, Any, BatchContext], None], ...] = ()

@@ -11,13 +11,14 @@ from typing import Any, Literal
 
 from kstate.api.faults import Fault, Faults
 from kstate.api.job import Job
+from kstate.api.names import app_faults, dropped_faults, duplicates, uid_faults
 from kstate.api.operator import Operator, declarations, key_type_of
 from kstate.api.rekey import rekey_faults, with_hop
 from kstate.api.resolve_ends import input_spec, output_spec, table_spec
 from kstate.api.resolve_states import state_spec
 from kstate.api.specs import InputSpec, OperatorSpec, Topology
 from kstate.api.streams import Input, Output, Table
-from kstate.api.wiring import app_faults, dropped_faults, duplicates, edge_faults, operator_faults, uid_faults
+from kstate.api.wiring import edge_faults, operator_faults
 from kstate.errors import ConfigError
 
 EPOCH_MIN = timedelta(milliseconds=10)

@@ -2,62 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from types import NoneType
 from typing import Any, TypeVar
 
 from kstate.api.faults import Fault
+from kstate.api.names import RESERVED_STREAMS, duplicates, length_fault, part_fault, place, topic_fault
 from kstate.api.specs import InputSpec, OperatorSpec, OutputSpec, PartialSpec
 from kstate.keys import key_fault
 from kstate.plan import backup_topic, control_topic, dlq_topic, reports_topic
 from kstate.typeinfo import type_name
 
-TOPIC_LENGTH_MAX = 249
-"""Kafka's limit: topic names are folder names."""
-
-RESERVED_STREAMS = ("backup", "dlq", "control", "reports")
-"""Last parts of the names of kstate's own topics."""
-
-_TOPIC = re.compile(r"[A-Za-z0-9._-]+")
-_PART = re.compile(r"[A-Za-z0-9_-]+")
-
-
-def topic_fault(where: str, topic: str) -> Fault | None:
-    """Why Kafka would refuse a topic name."""
-    if topic in (".", "..") or not _TOPIC.fullmatch(topic):
-        return Fault(where, f"{topic!r} is no legal topic name", "use letters, digits, '.', '_' and '-' only")
-    return length_fault(where, topic)
-
-
-def length_fault(where: str, topic: str) -> Fault | None:
-    """A topic name that is too long; the parts of kstate's own names are checked one by one."""
-    if len(topic) > TOPIC_LENGTH_MAX:
-        what = f"topic name {topic[:40]}… has {len(topic)} characters, Kafka allows {TOPIC_LENGTH_MAX}"
-        return Fault(where, what, "shorten the application name, the uid or the attribute")
-    return None
-
-
-def part_fault(where: str, part: str) -> Fault | None:
-    """Why a uid or stream name cannot be one part of a topic name."""
-    if part in RESERVED_STREAMS:
-        return Fault(where, f"the name {part!r} belongs to kstate's own topics", "rename it")
-    if not _PART.fullmatch(part):
-        what = f"{part!r} cannot be a part of topic names, where '.' separates application, operator and stream"
-        return Fault(where, what, "use ASCII letters, digits, '_' and '-' only")
-    return None
-
-
-def app_faults(app: str) -> Iterator[Fault]:
-    """Faults of the application name."""
-    if fault := topic_fault("application name", app):
-        yield fault
-
 
 def operator_faults(app: str, spec: OperatorSpec) -> Iterator[Fault]:
     """Faults of one operator that can be seen without the others."""
-    where = _place(spec)
+    where = place(spec)
     own_name = part_fault(where, spec.uid)
     if own_name and not spec.hop_of:  # of a hop it is made of names that are looked at elsewhere
         yield own_name
@@ -81,7 +40,7 @@ def edge_faults(app: str, operators: Sequence[OperatorSpec]) -> Iterator[Fault]:
     read = {given.topic for spec in operators for given in spec.inputs if given.internal}
     for topic, (spec, output) in outputs.items():
         if topic not in read:
-            where = _place(spec, output)
+            where = place(spec, output)
             yield Fault(
                 where,
                 "no operator of the job reads this internal stream",
@@ -89,7 +48,7 @@ def edge_faults(app: str, operators: Sequence[OperatorSpec]) -> Iterator[Fault]:
             )
     for spec in operators:
         for given in spec.inputs:
-            where = _place(spec, given)
+            where = place(spec, given)
             if given.internal and given.topic in outputs:
                 yield from _edge_key_faults(where, spec, *outputs[given.topic])
             elif given.internal:
@@ -99,50 +58,6 @@ def edge_faults(app: str, operators: Sequence[OperatorSpec]) -> Iterator[Fault]:
                 )
     yield from _own_topic_faults(app, operators)
     yield from _cycle_faults(operators)
-
-
-def uid_faults(operators: Sequence[OperatorSpec]) -> Iterator[Fault]:
-    """Operators that have the uid of a hop that `rekey=` makes."""
-    uids = {spec.uid for spec in operators if not spec.hop_of}
-    for spec in operators:
-        if spec.hop_of and spec.uid in uids:
-            what = f"an operator of the job has the uid {spec.uid!r}, which belongs to the hop of this rekey="
-            yield Fault(_place(spec, spec.inputs[0]), what, "rename the input, or that operator")
-
-
-def dropped_faults(dropped: Sequence[str], operators: Sequence[OperatorSpec]) -> Iterator[Fault]:
-    """What `dropped=` must not name: what is still there, and what can be no name."""
-    if isinstance(dropped, str):
-        yield Fault("job", f"dropped is the text {dropped!r}", f"use a list: dropped=[{dropped!r}]")
-        return
-    states = {f"{spec.uid}.{state.name}" for spec in operators for state in spec.states}
-    uids = {spec.uid for spec in operators}
-    for name in dropped:
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]+(\.\S+)?", name):
-            yield Fault("job", f"dropped names {name!r}", "write 'uid' for an operator, 'uid.name' for a state")
-        elif name in states or name in uids:
-            kind = "state" if name in states else "operator"
-            yield Fault(
-                "job", f"dropped names {name!r}, {kind} of this job", "take it out of dropped=, or out of the job"
-            )
-
-
-def duplicates(names: Sequence[str]) -> list[str]:
-    """Names that occur more than once, in order."""
-    return [name for name, count in Counter(names).items() if count > 1]
-
-
-def _place(spec: OperatorSpec, end: InputSpec | OutputSpec | None = None) -> str:
-    """Where users find it; a hop is the input whose `rekey=` made it."""
-    if spec.hop_of:
-        return f"operator {spec.hop_of[0]!r}, input {spec.hop_of[1]!r}"
-    where = f"operator {spec.uid!r}"
-    match end:
-        case InputSpec():
-            return f"{where}, {'table' if end.table else 'input'} {end.name!r}"
-        case OutputSpec():
-            return f"{where}, output {end.name!r}"
-    return where
 
 
 def _key_faults(where: str, spec: OperatorSpec) -> Iterator[Fault]:
@@ -180,22 +95,22 @@ def _topic_faults(spec: OperatorSpec) -> Iterator[Fault]:
     """Illegal names, one topic read twice, own output read."""
     written = {output.topic: output.name for output in spec.outputs}
     for output in spec.outputs:
-        place = _place(spec, output)
+        where = place(spec, output)
         if output.internal:
-            fault = part_fault(place, output.name) or length_fault(place, output.topic)
+            fault = part_fault(where, output.name) or length_fault(where, output.topic)
         else:
-            fault = topic_fault(place, output.topic)
+            fault = topic_fault(where, output.topic)
         if fault:
             yield fault
     for given in spec.inputs:
-        place = _place(spec, given)
-        if given.name in RESERVED_STREAMS and not spec.hop_of and (fault := part_fault(place, given.name)):
+        where = place(spec, given)
+        if given.name in RESERVED_STREAMS and not spec.hop_of and (fault := part_fault(where, given.name)):
             yield fault
-        if not given.internal and (fault := topic_fault(place, given.topic)):
+        if not given.internal and (fault := topic_fault(where, given.topic)):
             yield fault
         if given.topic in written:
             what = f"it reads topic {given.topic!r}, which its own output {written[given.topic]!r} writes"
-            yield Fault(place, what, "write to another topic, or keep the value in a ValueState")
+            yield Fault(where, what, "write to another topic, or keep the value in a ValueState")
     for topic in duplicates([given.topic for given in spec.inputs]):
         readers = [given for given in spec.inputs if given.topic == topic]
         names = ", ".join(repr(given.name) for given in readers)
@@ -203,7 +118,7 @@ def _topic_faults(spec: OperatorSpec) -> Iterator[Fault]:
             mend = "keep the table, its .changed handler sees every record, or keep the input"
         else:
             mend = "keep one input, with one handler that does both"
-        yield Fault(_place(spec), f"inputs {names} read one topic, {topic!r}", mend)
+        yield Fault(place(spec), f"inputs {names} read one topic, {topic!r}", mend)
 
 
 def _edge_key_faults(where: str, spec: OperatorSpec, source: OperatorSpec, output: OutputSpec) -> Iterator[Fault]:
@@ -229,7 +144,7 @@ def _own_topic_faults(app: str, operators: Sequence[OperatorSpec]) -> Iterator[F
         for end in ends:
             if not end.internal and end.topic in own:
                 what = f"topic {end.topic!r} is one of kstate's own topics of this job"
-                yield Fault(_place(spec, end), what, "use another topic")
+                yield Fault(place(spec, end), what, "use another topic")
 
 
 def _cycle_faults(operators: Sequence[OperatorSpec]) -> Iterator[Fault]:

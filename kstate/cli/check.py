@@ -13,10 +13,20 @@ import typer
 from kstate.adapters.avro import AvroCodecs
 from kstate.api.faults import Fault
 from kstate.api.job import Job
-from kstate.api.specs import OperatorSpec, StateSpec, Topology, ValueSpec
+from kstate.api.specs import (
+    MapSpec,
+    OperatorSpec,
+    PartialSpec,
+    StateSpec,
+    TableSpec,
+    TimerSpec,
+    Topology,
+)
 from kstate.api.topology import examine
+from kstate.cli.job_summary import summary
 from kstate.cli.jobs import load_job
 from kstate.errors import ConfigError
+from kstate.interfaces import Codec
 from kstate.keys import key_fault
 from kstate.typeinfo import type_name
 
@@ -38,7 +48,7 @@ def check(
         for fault in faults:
             typer.echo(f"  {fault.where}\n    {fault.what}\n    mend: {fault.mend}", err=True)
     else:
-        typer.echo("\n".join([f"{job}: no faults", *_summary(topology)]))
+        typer.echo("\n".join([f"{job}: no faults", *summary(topology)]))
     if faults:
         raise typer.Exit(ConfigError.exit_code)
 
@@ -62,30 +72,68 @@ def examined(job: Job, codecs: AvroCodecs) -> tuple[Topology, list[Fault]]:
 
 def _codec_faults(spec: OperatorSpec, codecs: AvroCodecs) -> Iterator[Fault]:
     """Types that have no codec, and states that would not come back as they were."""
+    if spec.hop_of:  # the same types as those of the input that it feeds
+        return
     where = f"operator {spec.uid!r}"
-    ends = [(f"input {each.name!r}", each.record) for each in spec.inputs]
+    ends = [(f"input {each.name!r}", each.record) for each in spec.inputs if not each.table]
     ends += [(f"output {each.name!r}", each.record) for each in spec.outputs]
     for name, record in ends:
         yield from _refusal(f"{where}, {name}", codecs.value, record)
     for state in spec.states:
-        yield from _state_faults(f"{where}, state {state.attribute!r}", state, codecs)
+        yield from _state_faults(f"{where}, {_word(state)} {state.attribute!r}", state, codecs)
     if spec.key_type is not NoneType and not isinstance(spec.key_type, TypeVar) and not key_fault(spec.key_type):
         yield from _refusal(where, codecs.key, spec.key_type)
 
 
 def _state_faults(where: str, state: StateSpec, codecs: AvroCodecs) -> Iterator[Fault]:
+    kind = _subkey_type(state)
+    if kind is not None and not key_fault(kind):
+        yield from _refusal(where, codecs.key, kind)
     refusals = list(_refusal(where, codecs.value, state.type))
     yield from refusals
     if refusals:
         return
     codec = codecs.value(state.type)
-    if codec.loss:
+    if codec.loss and not isinstance(state, TableSpec):  # what a table keeps has been through Avro before
         yield Fault(where, f"its values would not come back as they were: {codec.loss}", "change the type")
-    if isinstance(state, ValueSpec) and state.has_default:
+    yield from _first_value_faults(where, state, codec)
+
+
+def _first_value_faults(where: str, state: StateSpec, codec: Codec[Any]) -> Iterator[Fault]:
+    """A value that a state starts from, and that cannot be written."""
+    option = "default"
+    match state:
+        case ValueSpec(has_default=True) | WindowSpec():
+            value = state.default
+        case PartialSpec():
+            option, value = "initial", _made(state.initial)
+        case _:
+            return
+    if isinstance(value, Exception):
+        yield Fault(where, f"{option}= raises {type(value).__name__}: {value}", "mend the function")
+    elif value is not None or not isinstance(state, WindowSpec):  # a window without default is a fault of the wiring
         try:
-            codec.encode(state.default)
+            codec.encode(value)
         except ValueError as error:
-            yield Fault(where, f"its default is no {type_name(state.type)}: {error}", "change default=")
+            yield Fault(where, f"its {option} is no {type_name(state.type)}: {error}", f"change {option}=")
+
+
+def _made(make: Callable[[], Any]) -> Any:
+    """What a user's function makes, or the exception that it raises."""
+    try:
+        return make()
+    except Exception as error:  # noqa: BLE001 - the user's code may raise anything
+        return error
+
+
+def _subkey_type(state: StateSpec) -> Any | None:
+    """Type of the keys within a map, or of a timer's tags."""
+    match state:
+        case MapSpec():
+            return state.key_type
+        case TimerSpec():
+            return state.tag_type
+    return None
 
 
 def _refusal(where: str, make: Callable[[Any], object], kind: Any) -> Iterator[Fault]:
@@ -101,10 +149,5 @@ def _fault_of(where: str, error: ConfigError) -> Fault:
     return Fault(where, what.rstrip("."), error.hint.rstrip(".") or "change the type")
 
 
-def _summary(topology: Topology) -> Iterator[str]:
-    """The job in a few lines: what each operator reads, keeps and writes."""
-    for spec in topology.operators:
-        yield f"  {spec.uid}  key {type_name(spec.key_type)}"
-        yield from (f"    reads  {each.topic}  {type_name(each.record)}" for each in spec.inputs)
-        yield from (f"    keeps  {each.name}  {type_name(each.type)}" for each in spec.states)
-        yield from (f"    writes {each.topic}  {type_name(each.record)}" for each in spec.outputs)
+def _word(state: StateSpec) -> str:
+    return {"TableSpec": "table", "TimerSpec": "timer"}.get(type(state).__name__, "state")
