@@ -2,10 +2,12 @@
 
 It is kept in the local store in the same write as the state it speaks of, one entry per shard for all its key ranges:
 
-    0  1  format version, 1
+    0  1  format version, 2
     1  4  number of pieces u32
        …  per piece, ascending: lo u32 | hi u32 | offset u64 | epoch u64 | grant u64 | base u64
-          | incarnation (u16 length, UTF-8) | progress | watermark (as in kstate.state.markers)
+          | incarnation (u16 length, UTF-8) | progress | times (as in kstate.state.markers)
+
+Version 1, which is still read, has watermarks instead of times, as in markers.
 
 Several key ranges of a shard may live in one store side by side, one being restored while another runs. So nobody
 writes the entry from memory: `lineage_entry` puts a part into what the store holds, in the same step as the write.
@@ -14,17 +16,18 @@ writes the entry from memory: `lineage_entry` puts a part into what the store ho
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kstate.errors import CorruptStateError, DecodeError
 from kstate.interfaces import Store
 from kstate.keyspace import KeyRange
 from kstate.progress import Progress, SlotMap
-from kstate.state.frames import FieldReader, pack_numbers, pack_text
+from kstate.state.frames import FieldReader, pack_numbers, pack_text, pack_times
 from kstate.state.layout import lineage_key
+from kstate.times import Times
 
-_FORMAT = 1
+_FORMAT = 2
 _HEADER = struct.Struct(">BI")
 _PIECE = struct.Struct(">IIQQQQ")
 
@@ -39,7 +42,7 @@ class Position:
     grant: int
     incarnation: str
     progress: Progress
-    watermark: Mapping[str, int]
+    times: Times
     base: int
 
 
@@ -52,24 +55,25 @@ def encode_lineage(lineage: Lineage) -> bytes:
     parts = [_HEADER.pack(_FORMAT, len(lineage))]
     for key_range, p in lineage:
         parts.append(_PIECE.pack(key_range.lo, key_range.hi, p.offset, p.epoch, p.grant, p.base))
-        parts += (pack_text(p.incarnation), pack_numbers(p.progress), pack_numbers(p.watermark))
+        parts += (pack_text(p.incarnation), pack_numbers(p.progress), pack_times(p.times))
     return b"".join(parts)
 
 
 def decode_lineage(data: bytes) -> Lineage:
-    """The inverse; DecodeError for anything that `encode_lineage` does not make."""
+    """The inverse; DecodeError for anything that `encode_lineage` does not make and never made."""
     fields = FieldReader(data, 0, "Lineage")
     version, count = fields.take(_HEADER)
-    if version != _FORMAT:
-        raise DecodeError(f"Lineage has format version {version}, this release reads version {_FORMAT}.")
+    if not 1 <= version <= _FORMAT:
+        raise DecodeError(f"Lineage has format version {version}, this release reads 1 to {_FORMAT}.")
     lineage, end = Lineage(), 0
     for _ in range(count):
         key_range, (offset, epoch, grant, base) = fields.key_range(_PIECE)
         if key_range.lo < end:
             raise DecodeError(f"Lineage: {key_range} begins before slot {end}, expected ascending ranges.")
         end = key_range.hi
-        incarnation, progress, watermark = fields.text(), fields.numbers(), fields.numbers()
-        lineage.assign(key_range, Position(offset, epoch, grant, incarnation, progress, watermark, base))
+        incarnation, progress = fields.text(), fields.numbers()
+        times = Times(inputs=fields.numbers()) if version == 1 else fields.times()
+        lineage.assign(key_range, Position(offset, epoch, grant, incarnation, progress, times, base))
     fields.end()
     return lineage
 

@@ -1,6 +1,6 @@
 """Markers: the record that ends one piece's part of an epoch in the backup log.
 
-Behind the frame header (kstate.state.frames), all numbers big-endian:
+Behind the frame header (kstate.state.frames), in format version 2, all numbers big-endian:
 
     16  4  lo u32, first slot of the key range
     20  4  hi u32, slot behind the last, at most 65536
@@ -16,7 +16,14 @@ Behind the frame header (kstate.state.frames), all numbers big-endian:
     74  …  incarnation: u16 length, UTF-8
         …  previous: u32 count, then lo u32, hi u32, epoch u64 each, ascending, without overlap
         …  progress: u16 count, then per topic in ascending order u16 length, UTF-8, next offset i64
-        …  watermark: as progress, event time i64 in ms
+        …  times: watermark i64 in ms (-2⁶³: unknown), clock i64 in ms
+        …  watermarks of users' topics: as progress, event time i64 in ms
+        …  idle ones of them: u16 count, then per topic in ascending order u16 length, UTF-8
+        …  internal streams: u16 count, then per topic in ascending order u16 length, UTF-8, and what was heard of its
+           upstreams: u32 count, then partition u32, of u32, lo u32, hi u32, grant u64, watermark i64, u8 (1 = idle)
+           each, ascending by partition and lo, without overlap
+
+Version 1 had, instead of all that belongs to times, only the watermarks of users' topics.
 
 Blocks and marker are in one partition and one transaction, blocks first: they become visible together and in order.
 """
@@ -24,7 +31,7 @@ Blocks and marker are in one partition and one transaction, blocks first: they b
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -33,11 +40,13 @@ from xxhash import xxh3_64_intdigest
 from kstate.errors import DecodeError
 from kstate.keyspace import KeyRange
 from kstate.progress import Progress
-from kstate.state.frames import FRAME_HEADER_BYTES, FieldReader, FrameKind, pack_numbers, pack_text, seal
+from kstate.state.frames import FRAME_HEADER_BYTES, FieldReader, FrameKind, pack_numbers, pack_text, pack_times, seal
+from kstate.times import Times
 
 _FIXED = struct.Struct(">IIQQQQQIIBB")
 _COUNT = struct.Struct(">I")
 _PREVIOUS = struct.Struct(">IIQ")
+_VERSION_AT = 4
 
 
 class MarkerKind(IntEnum):
@@ -62,7 +71,7 @@ class Marker:
     incarnation: str
     grant: int
     progress: Progress
-    watermark: Mapping[str, int]
+    times: Times
     previous: tuple[tuple[KeyRange, int], ...]
     base: int
     blocks: int
@@ -98,23 +107,26 @@ def encode_marker(marker: Marker) -> bytes:
     )
     previous = [_PREVIOUS.pack(key_range.lo, key_range.hi, epoch) for key_range, epoch in marker.previous]
     parts = (fixed, pack_text(marker.incarnation), _COUNT.pack(len(previous)), *previous)
-    body = b"".join((*parts, pack_numbers(marker.progress), pack_numbers(marker.watermark)))
+    body = b"".join((*parts, pack_numbers(marker.progress), pack_times(marker.times)))
     return seal(FrameKind.MARKER, marker.operator_id, body)
 
 
 def decode_marker(frame: bytes, operator_id: int) -> Marker:
-    """The marker of an unsealed frame; DecodeError unless it is exactly what `encode_marker` makes."""
+    """The marker of an unsealed frame; DecodeError unless it is exactly what `encode_marker` makes, or has
+    made in an earlier release.
+    """
     fields = FieldReader(frame, FRAME_HEADER_BYTES, "Marker")
     key_range, (epoch, grant, base, move, checksum, blocks, entries, kind, zero) = fields.key_range(_FIXED)
     incarnation = fields.text()
     previous = _previous(fields)
-    progress, watermark = fields.numbers(), fields.numbers()
+    progress = fields.numbers()
+    times = Times(inputs=fields.numbers()) if frame[_VERSION_AT] == 1 else fields.times()
     fields.end()
     if zero:
         raise DecodeError(f"Marker has {zero} where 0 is reserved.")
     try:
         return Marker(
-            *(operator_id, key_range, MarkerKind(kind), epoch, incarnation, grant, progress, watermark),
+            *(operator_id, key_range, MarkerKind(kind), epoch, incarnation, grant, progress, times),
             *(previous, base, blocks, entries, checksum, move or None),
         )
     except ValueError as error:

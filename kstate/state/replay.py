@@ -6,22 +6,22 @@ own: they share one reader, which starts at the least of their offsets, and each
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kstate.keyspace import KeyRange
 from kstate.plan import Plan, Shard
 from kstate.progress import Progress, SlotMap
 from kstate.state.lineage import Lineage
+from kstate.times import Times
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayPiece:
-    """Neighbouring slots that go on from one progress; the watermark is that of their markers, by input topic."""
+    """Neighbouring slots that go on from one progress; the times are those of their markers."""
 
     key_range: KeyRange
     progress: Progress
-    watermark: Mapping[str, int]
+    times: Times
 
 
 def plan_starts(plan: Plan, shard: Shard) -> Progress:
@@ -39,8 +39,8 @@ def replay_pieces(lineage: Lineage, key_range: KeyRange, starts: Progress) -> li
     `starts` names the operator's inputs. It holds for gaps, which no marker covers, and for an input that a marker does
     not know because a newer version of the job added it; an input that the job no longer has is left out.
     """
-    standing: SlotMap[tuple[Progress, Mapping[str, int]]] = SlotMap([(key_range, (starts, {}))])
+    standing: SlotMap[tuple[Progress, Times]] = SlotMap([(key_range, (starts, Times()))])
     for piece, position in lineage.slice(key_range):
         progress = {topic: position.progress.get(topic, start) for topic, start in starts.items()}
-        standing.assign(piece, (progress, position.watermark))
-    return [ReplayPiece(piece, progress, watermark) for piece, (progress, watermark) in standing]
+        standing.assign(piece, (progress, position.times))
+    return [ReplayPiece(piece, progress, times) for piece, (progress, times) in standing]

@@ -17,6 +17,7 @@ from kstate.state.backup import backup_messages
 from kstate.state.checkpoint import Changes, Checkpoint, EpochEnd, PieceId, advance, checkpoint
 from kstate.state.layout import lineage_key, shard_prefix
 from kstate.state.lineage import encode_lineage, stored_lineage
+from kstate.times import Times
 from kstate.worker.ownership import OwnedShard
 from kstate.worker.process import Processor
 
@@ -70,7 +71,7 @@ def _pieces(incarnation: str, shard: OwnedShard) -> Iterable[PieceEpoch]:
         if piece.touched:
             changes = shard.cache.changes(shard.changed_in(piece))
             name = PieceId(shard.operator_id, shard.shard.partition, piece.key_range)
-            end = EpochEnd(incarnation, piece.grant, piece.progress, piece.watermark)
+            end = EpochEnd(incarnation, piece.grant, piece.progress, Times(inputs=dict(piece.watermark)))
             yield PieceEpoch(shard, changes, checkpoint(name, changes, shard.lineage, end))
 
 

@@ -65,7 +65,7 @@ class OwnedShard:
 
     def _committed_pieces(self, tile: Tile) -> list[Piece]:
         return [
-            Piece(piece.key_range, tile.grant, dict(piece.progress), dict(piece.watermark))
+            Piece(piece.key_range, tile.grant, dict(piece.progress), dict(piece.times.inputs))
             for piece in replay_pieces(self.lineage, tile.key_range, self.starts)
         ]
 

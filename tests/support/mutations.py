@@ -23,6 +23,7 @@ from kstate.state.lineage import Lineage
 from kstate.testing.memory_log import Fault, MemoryLog, MemoryProducer
 from kstate.testing.story import Story
 from kstate.testing.violations import Kind
+from kstate.times import Times
 from kstate.worker import lifecycle, ownership, running_epoch, taint
 
 Patch = Callable[[pytest.MonkeyPatch], None]
@@ -146,7 +147,7 @@ def one_progress_per_tile(patch: pytest.MonkeyPatch) -> None:
     def newest(lineage: Lineage, key_range: KeyRange, starts: Progress) -> list[replay.ReplayPiece]:
         pieces = replay.replay_pieces(lineage, key_range, starts)
         progress = {topic: max(piece.progress[topic] for piece in pieces) for topic in starts}
-        return [replay.ReplayPiece(key_range, progress, {})]
+        return [replay.ReplayPiece(key_range, progress, Times())]
 
     patch.setattr(ownership, "replay_pieces", newest)
 

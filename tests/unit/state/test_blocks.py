@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from xxhash import xxh3_64_intdigest
 
 from kstate.config import BLOCK_BYTES_MAX
 from kstate.errors import DecodeError
@@ -20,10 +21,22 @@ from kstate.state.blocks import Block, BlockHeader, BlockKind, decode_frame, enc
 from kstate.state.frames import FrameKind, seal, unseal
 from kstate.state.layout import key_suffix
 from kstate.state.markers import Marker, MarkerKind, encode_marker, writer_id
-from tests.golden.state_formats import BASE, BLOCKS, CONTENT, DELTA, MARKER, RELEASE, SUFFIXES, VALUES, golden
+from tests.golden.state_formats import (
+    BASE,
+    BLOCKS,
+    CONTENT,
+    DELTA,
+    MARKER,
+    MARKER_V1,
+    RELEASE,
+    SUFFIXES,
+    VALUES,
+    golden,
+)
+from tests.support.times import times
 
 HEADER = BlockHeader(1, FULL_RANGE, BlockKind.DELTA, 4, writer_id("w"))
-GOLDEN_FRAMES = CONTENT["frames-v1.hex"]
+GOLDEN_FRAMES = CONTENT["frames-v2.hex"]
 
 ranges = st.lists(st.integers(0, 65536), min_size=2, max_size=2, unique=True).map(lambda ends: KeyRange(*sorted(ends)))
 u64 = st.integers(0, (1 << 64) - 1)
@@ -46,7 +59,7 @@ def markers(draw: st.DrawFn) -> Marker:
         incarnation=draw(st.text(min_size=1, max_size=20)),
         grant=draw(u64),
         progress=draw(numbers),
-        watermark=draw(st.dictionaries(st.text(max_size=8), st.integers(-(1 << 63), (1 << 63) - 1), max_size=3)),
+        times=draw(times()),
         previous=previous,
         base=draw(u64),
         blocks=draw(st.integers(0, (1 << 32) - 1)),
@@ -127,14 +140,14 @@ def test_the_documented_offsets_hold() -> None:
     assert struct.unpack_from(">6I", frame, 60) == (*map(len, SUFFIXES), 4, 0xFFFFFFFF, 15)
     assert frame[84:] == b"".join(SUFFIXES) + b"".join(filter(None, VALUES))
     marker = encode_marker(MARKER)
-    assert marker[:8] == b"KSBL" + bytes([1, 2, 0, 2])
+    assert marker[:8] == b"KSBL" + bytes([2, 2, 0, 2])
     assert struct.unpack_from(">IIQQQQQIIBB", marker, 16) == (0, 0x8000, 6, 12, 99, 0, MARKER.checksum, 2, 4, 1, 0)
     assert marker[74:89] == b"\x00\x0dworker-1.7f3a"
 
 
 def test_golden_frames_decode_and_are_written_so_today() -> None:
-    """Files of release 0.1: the bytes are part of the contract."""
-    frames = golden("frames-v1.hex")
+    """The bytes are part of the contract."""
+    frames = golden("frames-v2.hex")
     assert frames == GOLDEN_FRAMES
     delta, base, marker, release = map(decode_frame, frames)
     assert isinstance(delta, Block)
@@ -143,6 +156,13 @@ def test_golden_frames_decode_and_are_written_so_today() -> None:
     assert (base.header, base.index, *base.entries()) == (BASE, 1, SUFFIXES[:1], VALUES[:1])
     assert encode_blocks(delta.header, *delta.entries()) + encode_blocks(base.header, *base.entries(), 1) == BLOCKS
     assert (marker, release) == (MARKER, RELEASE)
+
+
+def test_frames_of_version_1_are_still_read() -> None:
+    """Files of release 0.1: blocks are as today, markers knew the watermarks of inputs only."""
+    frames = golden("frames-v1.hex")
+    assert frames[:2] == BLOCKS
+    assert list(map(decode_frame, frames[2:])) == [MARKER_V1, RELEASE]
 
 
 def test_every_flipped_bit_is_noticed() -> None:
@@ -259,7 +279,11 @@ def test_a_marker_that_breaks_an_invariant_cannot_be_made(change: dict[str, Any]
 
 def test_frames_of_an_unknown_kind_or_version_say_so() -> None:
     """A newer release wrote them."""
-    with pytest.raises(DecodeError, match="format version 2, this release reads version 1"):
+    with pytest.raises(DecodeError, match="kind 1 has format version 2, this release reads 1 to 1"):
         decode_frame(b"KSBL\x02" + BLOCKS[0][5:])
+    for version in (0, 3):
+        with pytest.raises(DecodeError, match=f"kind 2 has format version {version}, this release reads 1 to 2"):
+            decode_frame(b"KSBL%c" % version + GOLDEN_FRAMES[2][5:])
+    start = b"KSBL\x01\x03\x00\x02"
     with pytest.raises(DecodeError, match="kind 3"):
-        decode_frame(seal(3, 2, b""))  # type: ignore[arg-type]
+        decode_frame(start + xxh3_64_intdigest(b"", int.from_bytes(start, "big")).to_bytes(8, "big"))

@@ -11,27 +11,29 @@ from kstate.state.blocks import Block, BlockKind, decode_frame
 from kstate.state.checkpoint import Changes, EpochEnd, PieceId, advance, checkpoint
 from kstate.state.lineage import Lineage, Position
 from kstate.state.markers import MarkerKind, joint_checksum, writer_id
+from kstate.times import Times
 from tests.support.backup_log import HIGH, LOW, entry
 
 PIECE = PieceId(5, 0, FULL_RANGE)
-STANDING = EpochEnd("w-1", 4, {"words": 10}, {"words": 99})
+TIMES = Times(99, 7, {"words": 99})
+STANDING = EpochEnd("w-1", 4, {"words": 10}, TIMES)
 NOTHING = Changes([], [])
 
 
 def position(epoch: int, base: int = 0) -> Position:
     """Where some earlier marker left some slots."""
-    return Position(17, epoch, 1, "w-0", {"words": 3}, {}, base)
+    return Position(17, epoch, 1, "w-0", {"words": 3}, Times(), base)
 
 
 def test_the_first_epoch_of_a_piece_follows_nothing() -> None:
     """Epochs count from 1."""
     marker = checkpoint(PIECE, NOTHING, Lineage(), STANDING).marker
     assert (marker.epoch, marker.previous, marker.base, marker.blocks, marker.entries) == (1, (), 0, 0, 0)
-    assert (marker.incarnation, marker.grant, marker.progress, marker.watermark) == (
+    assert (marker.incarnation, marker.grant, marker.progress, marker.times) == (
         "w-1",
         4,
         {"words": 10},
-        {"words": 99},
+        TIMES,
     )
     assert (marker.kind, marker.move) == (MarkerKind.EPOCH, None)
 
@@ -91,5 +93,5 @@ def test_a_committed_marker_moves_its_slots_and_no_others() -> None:
     lineage = SlotMap([(FULL_RANGE, position(7, base=5))])
     marker = checkpoint(PieceId(5, 0, LOW), NOTHING, lineage, STANDING).marker
     advance(lineage, marker, 41)
-    moved = Position(42, 8, 4, "w-1", {"words": 10}, {"words": 99}, 5)
+    moved = Position(42, 8, 4, "w-1", {"words": 10}, TIMES, 5)
     assert lineage == SlotMap([(LOW, moved), (HIGH, position(7, base=5))])

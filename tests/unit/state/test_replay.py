@@ -10,6 +10,7 @@ from kstate.plan import Plan, Registry, Shard
 from kstate.progress import SlotMap
 from kstate.state.lineage import Lineage, Position
 from kstate.state.replay import ReplayPiece, plan_starts, replay_pieces
+from kstate.times import Times
 from tests.support.backup_log import HIGH, LOW
 
 STARTS = {"words": 5}
@@ -17,13 +18,13 @@ STARTS = {"words": 5}
 
 def position(words: int, epoch: int = 1) -> Position:
     """A position that read up to an offset of `words`."""
-    return Position(epoch, epoch, 1, "w", {"words": words}, {}, 0)
+    return Position(epoch, epoch, 1, "w", {"words": words}, Times(), 0)
 
 
 def test_slots_without_a_marker_start_where_the_plan_says() -> None:
     """Never at the end, never at 0."""
     pieces = replay_pieces(Lineage(), LOW, STARTS)
-    assert pieces == [ReplayPiece(LOW, STARTS, {})]
+    assert pieces == [ReplayPiece(LOW, STARTS, Times())]
 
 
 def test_each_slot_starts_at_its_own_marker() -> None:
@@ -40,7 +41,7 @@ def test_each_slot_starts_at_its_own_marker() -> None:
 def test_neighbours_at_equal_progress_are_one_piece_whatever_their_chains() -> None:
     """They go on together; the next marker follows both."""
     lineage = SlotMap([(LOW, position(9, epoch=3)), (HIGH, position(9, epoch=8))])
-    assert replay_pieces(lineage, FULL_RANGE, STARTS) == [ReplayPiece(FULL_RANGE, {"words": 9}, {})]
+    assert replay_pieces(lineage, FULL_RANGE, STARTS) == [ReplayPiece(FULL_RANGE, {"words": 9}, Times())]
 
 
 def test_a_new_input_starts_where_the_plan_says_and_an_old_one_is_forgotten() -> None:

@@ -13,7 +13,7 @@ from kstate.keyspace import FULL_RANGE, KeyRange
 from kstate.state.layout import shard_bounds, shard_prefix
 from kstate.state.restore import RestoreTarget, restore
 from kstate.testing.memory_store import MemoryStore
-from tests.golden.state_formats import BACKUP_LINEAGE, BACKUP_STATE, CONTENT, golden
+from tests.golden.state_formats import BACKUP_LINEAGES, BACKUP_STATE, CONTENT, golden
 from tests.support.backup_log import HIGH, LOW, SOURCE, BackupLog, entry, held, lineage_of
 from tests.support.restore_bench import PREFIX, RUN_BYTES, SETTINGS, Bench, filled_bench, finish, step_until
 
@@ -58,22 +58,24 @@ def test_runs_are_bounded_by_the_setting(bench: Bench) -> None:
     assert 0 < largest < 8 * RUN_BYTES
 
 
-def test_the_golden_backup_is_restored() -> None:
-    """A log of release 0.1, and what it means."""
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_golden_backup_is_restored(version: int) -> None:
+    """A log of each released format, and what it means."""
     bench = Bench()
     producer = bench.backup.producer("w")
     producer.begin()
-    messages = [OutMessage(value=frame, partition=SOURCE.partition) for frame in golden("backup-v1.hex")]
+    messages = [OutMessage(value=frame, partition=SOURCE.partition) for frame in golden(f"backup-v{version}.hex")]
     producer.send(SOURCE.topic, messages)
     producer.flush()
     producer.commit()
     target = RestoreTarget(SOURCE, 2, FULL_RANGE)
     lineage = finish(restore(bench.backup.log, bench.store, target, bench.backup.clock, SETTINGS))
-    assert lineage == BACKUP_LINEAGE
+    assert lineage == BACKUP_LINEAGES[version]
     prefix = shard_prefix(2, SOURCE.partition)
     pairs = list(bench.store.scan(*shard_bounds(2, SOURCE.partition, FULL_RANGE)))
     assert pairs == sorted((prefix + suffix, value) for suffix, value in BACKUP_STATE.items())
-    assert golden("backup-v1.hex") == CONTENT["backup-v1.hex"]
+    if version == 2:
+        assert golden("backup-v2.hex") == CONTENT["backup-v2.hex"]
 
 
 def test_only_the_target_is_restored(bench: Bench) -> None:
