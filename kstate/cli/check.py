@@ -21,6 +21,8 @@ from kstate.api.specs import (
     TableSpec,
     TimerSpec,
     Topology,
+    ValueSpec,
+    WindowSpec,
 )
 from kstate.api.topology import examine
 from kstate.cli.job_summary import summary
@@ -105,7 +107,7 @@ def _first_value_faults(where: str, state: StateSpec, codec: Codec[Any]) -> Iter
     match state:
         case ValueSpec(has_default=True) | WindowSpec():
             value = state.default
-        case PartialSpec():
+        case PartialSpec() if callable(state.initial):
             option, value = "initial", _made(state.initial)
         case _:
             return
