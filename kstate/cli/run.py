@@ -1,4 +1,4 @@
-"""`kstate run JOB`: a whole job on this machine: a coordinator and workers, supervised."""
+"""`kstate run JOB`: a whole job on this machine: a coordinator and workers, supervised; or both in one thread."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from kstate.adapters.kafka import KafkaLog
 from kstate.adapters.process import Child, new_incarnation, on_stop
 from kstate.cli import coordinator
 from kstate.cli.coordinator import UntilEnd
+from kstate.cli.inline import run_inline
 from kstate.cli.logging import configure
-from kstate.cli.running import AsJson, JobArgument, exit_code_of, runnable_job
+from kstate.cli.running import AsJson, JobArgument, RunnableJob, exit_code_of, runnable_job
 from kstate.cli.settings import Bootstrap, Data
 from kstate.cli.supervisor import Supervisor
 from kstate.clock import SystemClock, run_steps
+from kstate.errors import ConfigError
 from kstate.interfaces import Log
 from kstate.messages import ProcessExited
 from kstate.plan import reports_topic
@@ -67,11 +69,14 @@ class _Machine:
         self._logger.info(event, **fields)
 
 
-def run(
+def run(  # noqa: PLR0913 (a command takes its options as parameters)
     job: JobArgument,
     *,
     workers: Annotated[int, typer.Option("--workers", min=1, help="How many worker processes.")] = 1,
     until_end: UntilEnd = False,
+    inline: Annotated[
+        bool, typer.Option("--inline", help="For development: all in one thread, so that breakpoint() works.")
+    ] = False,
     bootstrap: Bootstrap = None,
     data: Data = None,
     as_json: AsJson = False,
@@ -82,13 +87,22 @@ def run(
     """
     logger = configure("run", as_json=as_json)
     with exit_code_of("kstate run"):
+        if inline and workers > 1:
+            raise ConfigError(f"--inline runs one worker, not {workers}.", hint="leave --workers out, or --inline.")
         runnable = runnable_job(job, bootstrap, data)
-        orders = Orders(job, workers, until_end, bootstrap, data, as_json)
-        with closing(KafkaLog(runnable.settings, SystemClock())) as log:
-            names = [f"worker-{number}" for number in range(1, workers + 1)]
-            machine = _Machine(runnable.app, orders, log, logger)
-            supervisor = Supervisor(coordinator.NAME, names, machine, SystemClock())
-            on_stop(supervisor.stop)
-            code = run_steps(supervisor.run(), SystemClock())
+        if inline:
+            code = run_inline(runnable, logger, until_end=until_end)
+        else:
+            code = _run_supervised(runnable, Orders(job, workers, until_end, bootstrap, data, as_json), logger)
         logger.info("stopped", exit_code=code)
     raise typer.Exit(code)
+
+
+def _run_supervised(runnable: RunnableJob, orders: Orders, logger: Any) -> int:
+    """Child processes, watched until the job is over; the exit code."""
+    with closing(KafkaLog(runnable.settings, SystemClock())) as log:
+        names = [f"worker-{number}" for number in range(1, orders.workers + 1)]
+        machine = _Machine(runnable.app, orders, log, logger)
+        supervisor = Supervisor(coordinator.NAME, names, machine, SystemClock())
+        on_stop(supervisor.stop)
+        return run_steps(supervisor.run(), SystemClock())

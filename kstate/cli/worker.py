@@ -56,7 +56,7 @@ def worker(  # noqa: PLR0913 (a command takes its options as parameters)
         member = Member(checked_name(name), incarnation or new_incarnation(runnable.app, name))
         with closing(KafkaLog(runnable.settings, SystemClock())) as log:
             cluster = await_broker(log, logger)
-            with closing(_opened(runnable, member, cluster, logger)) as store:
+            with closing(local_store(runnable, member, cluster, logger)) as store:
                 edges = WorkerEdges(log, store, runnable.codecs, SystemClock(), logger)
                 try:
                     code = _run(runnable, member, edges)
@@ -66,7 +66,7 @@ def worker(  # noqa: PLR0913 (a command takes its options as parameters)
     raise typer.Exit(code)
 
 
-def _opened(runnable: RunnableJob, member: Member, cluster: str, logger: Any) -> RocksStore:
+def local_store(runnable: RunnableJob, member: Member, cluster: str, logger: Any) -> RocksStore:
     """The worker's local store, wiped when it is damaged or somebody else's: the backup has it all."""
     stamp = identity_entry(runnable.app, member.name, cluster)
     folder = runnable.settings.data / runnable.app / member.name
