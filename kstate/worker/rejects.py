@@ -2,6 +2,9 @@
 
 A dead letter has the original key and bytes (none, with a reference in the headers, when they do not fit) and headers
 that say where it came from and why. Too many failures in one epoch stop the job: a bug must not drain a topic.
+
+A timer or window whose handler failed is gone; its dead letter has the key, no value, and in the headers the name of
+the state and the deadline (of a window its end), with an empty topic and the offset −1.
 """
 
 from __future__ import annotations
@@ -12,13 +15,14 @@ from kstate.config import FailureSettings
 from kstate.errors import OperatorError
 from kstate.interfaces import Batch, OutMessage
 from kstate.plan import TopicPartition
+from kstate.state.layout import Item
 
 REASON_CHARS_MAX = 2_000
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One failed record: where it stood, its original bytes, and why it failed."""
+    """One failed record: where it stood, its original bytes, and why it failed; or a timer or window that failed."""
 
     source: TopicPartition
     offset: int
@@ -27,6 +31,14 @@ class DeadLetter:
     timestamp: int
     reason: str
     error: str
+    timer: Item | None = None
+
+    @property
+    def place(self) -> str:
+        """For people."""
+        if self.timer is None:
+            return f"{self.source}@{self.offset}"
+        return f"{self.timer.name!r} due at {self.timer.at} in partition {self.source.partition}"
 
     def message(self, uid: str, bytes_max: int) -> OutMessage:
         """As a record of the dead-letter topic."""
@@ -39,8 +51,10 @@ class DeadLetter:
             "kstate.partition": str(self.source.partition),
             "kstate.offset": str(self.offset),
         }
+        if self.timer is not None:
+            headers |= {"kstate.timer": self.timer.name, "kstate.deadline": str(self.timer.at)}
         if not fits:
-            headers["kstate.reference"] = f"{self.source}@{self.offset}: the record is too large to be copied"
+            headers["kstate.reference"] = f"{self.place}: the record is too large to be copied"
         return {
             "key": self.key if fits else None,
             "value": self.value if fits else None,
@@ -59,7 +73,7 @@ class Rejects:
         self._bytes_max = bytes_max
         self.letters: list[DeadLetter] = []
         self.handled = 0
-        """Records seen this epoch, failed ones included."""
+        """Records seen this epoch, and timers and windows that were due; failed ones included."""
 
     def add(self, batch: Batch, row: int, reason: str, error: BaseException | None = None) -> None:
         """Record `row` of the batch failed."""
@@ -73,6 +87,12 @@ class Rejects:
             reason[:REASON_CHARS_MAX],
             name,
         )
+        self.letters.append(letter)
+
+    def add_timer(self, partition: int, item: Item, reason: str, error: BaseException) -> None:
+        """The handler of a timer or window of this shard failed."""
+        source, name = TopicPartition("", partition), type(error).__name__
+        letter = DeadLetter(source, -1, item.key, None, item.at, reason[:REASON_CHARS_MAX], name, item)
         self.letters.append(letter)
 
     def messages(self) -> list[OutMessage]:
@@ -92,6 +112,6 @@ class Rejects:
         last = self.letters[-1]
         raise OperatorError(
             f"Operator {self.uid!r}: {failed:,} of {self.handled:,} records of one epoch failed, the last at "
-            f"{last.source}@{last.offset} with {last.error}: {last.reason}",
+            f"{last.place} with {last.error}: {last.reason}",
             hint="mend the operator or its input, then start the job again; nothing of this epoch was committed.",
         )
