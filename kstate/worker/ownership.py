@@ -19,6 +19,7 @@ from kstate.state.cache import Entry, StateCache
 from kstate.state.lineage import Lineage
 from kstate.state.replay import replay_pieces
 from kstate.worker.decode import select
+from kstate.worker.partial import NO_PARTIALS, Partials
 
 
 @dataclass(slots=True)
@@ -30,6 +31,7 @@ class Piece:
     progress: dict[str, int]
     watermark: dict[str, int] = field(default_factory=dict)
     touched: bool = False
+    partials: Partials = NO_PARTIALS
 
 
 class OwnedShard:

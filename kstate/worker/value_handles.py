@@ -1,4 +1,4 @@
-"""Bound handles of states with one value per key: ValueState, with and without ttl, and Table.
+"""Bound handles of states with one value: ValueState, with and without ttl, and Table per key, PartialState per piece.
 
 `BoundValue` is on the hottest path of all: it reads and writes the entry itself, without a call in between.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kstate.api.state import ValueState
+from kstate.api.state import PartialState, ValueState
 from kstate.api.streams import Table
 from kstate.state.cache import ABSENT, Entry
 from kstate.state.values import Expiring
@@ -116,6 +116,21 @@ class BoundTable(Table[Any]):
         """Set the record of the current key, None after a tombstone; for the engine."""
         cursor = self._cursor
         cursor.cache.put(cursor.entry, self._index, ABSENT if record is None else record, cursor.journal)
+
+
+class BoundPartial(PartialState[Any]):
+    """A PartialState of the piece that the current record belongs to."""
+
+    def __init__(self, cursor: Cursor, index: int) -> None:
+        self._cursor = cursor
+        self._index = index
+
+    def get(self) -> Any:
+        return self._cursor.piece.partials.get(self._index)
+
+    def set(self, value: Any, /) -> None:
+        cursor = self._cursor
+        cursor.piece.partials.set(self._index, value, cursor.journal)
 
 
 def _entries(cursor: Cursor, keys: Sequence[Any]) -> list[Entry]:
