@@ -6,7 +6,9 @@ a plan is made from stands here; what the cluster adds (partition counts, offset
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
+from hashlib import sha256
 from typing import Literal
 
 StartPosition = Literal["earliest", "latest"] | int
@@ -38,6 +40,8 @@ class OutputDescription:
     name: str
     topic: str
     internal: bool = False
+    schema: str = ""
+    """Canonical text of the records of an internal stream, which do not name their schema themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,14 @@ class JobDescription:
     app: str
     operators: tuple[OperatorDescription, ...]
     dropped: tuple[str, ...] = ()
+
+    @property
+    def build(self) -> str:
+        """Eight hex digits of all that is described here: equal for processes whose wiring, state and schemas are.
+
+        Other code in a handler alone makes no other build.
+        """
+        return sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
 
     def operator(self, uid: str) -> OperatorDescription | None:
         """The operator with this uid."""

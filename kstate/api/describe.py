@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from kstate.api.specs import InputSpec, OperatorSpec, Topology
+from kstate.api.specs import InputSpec, MapSpec, OperatorSpec, StateSpec, TimerSpec, Topology
 from kstate.description import (
     InputDescription,
     JobDescription,
@@ -31,9 +31,20 @@ def _operator(spec: OperatorSpec, schema_of: Callable[[Any], str]) -> OperatorDe
         spec.uid,
         key_signature(spec.key_type),
         tuple(_input(each) for each in spec.inputs),
-        tuple(OutputDescription(each.name, each.topic, internal=each.internal) for each in spec.outputs),
-        tuple(StateDescription(each.name, schema_of(each.type), each.form) for each in spec.states),
+        tuple(
+            OutputDescription(each.name, each.topic, each.internal, schema_of(each.record) if each.internal else "")
+            for each in spec.outputs
+        ),
+        tuple(StateDescription(each.name, schema_of(each.type), _form(each)) for each in spec.states),
     )
+
+
+def _form(state: StateSpec) -> str:
+    """What is stored, beside the schema of the values: keys within a map and tags must stay readable, too."""
+    match state:
+        case MapSpec(key_type=subkey) | TimerSpec(tag_type=subkey) if subkey is not None:
+            return f"{state.form} by {key_signature(subkey)}"
+    return state.form
 
 
 def _input(given: InputSpec) -> InputDescription:
