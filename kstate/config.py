@@ -78,6 +78,8 @@ class Settings:
     """Partitions of internal streams."""
     replication: int = -1
     """Replication factor of internal topics; -1: the broker's default."""
+    registry: str = field(default="", repr=False)
+    """Schema registry of the topics with `format="confluent"`: a URL, which may hold a password, or a folder."""
 
     def __post_init__(self) -> None:
         faults = [f"{name} is {value}, expected > 0" for name, value in _numbers(self) if value <= 0]

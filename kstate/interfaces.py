@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypedDict, TypeVar
+from typing import Any, Protocol, TypedDict, TypeVar, runtime_checkable
 
 from kstate.plan import TopicPartition
 
@@ -31,6 +31,13 @@ class Batch:
     values: list[bytes | None] = field(default_factory=list)
     timestamps: list[int] = field(default_factory=list)
     """Kafka's record timestamps, ms since the epoch."""
+    placed_keys: list[bytes | None] | None = None
+    """Message keys as they stand in the topic, where `keys` are canonical ones instead (`key_format="confluent"`)."""
+
+    @property
+    def message_keys(self) -> list[bytes | None]:
+        """The keys as their producer wrote them: what decided the partition, and what a dead letter keeps."""
+        return self.keys if self.placed_keys is None else self.placed_keys
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -44,6 +51,7 @@ class Batch:
             self.keys[:count],
             self.values[:count],
             self.timestamps[:count],
+            self.placed_keys and self.placed_keys[:count],
         )
 
 
@@ -68,6 +76,13 @@ class Reader(Protocol):
         """At most `max_records` records in batches; waits up to `timeout` seconds for the first.
 
         Raises DataLossError for a position outside the log, ConfigError (access denied, topic gone), RetryableError.
+        """
+        ...
+
+    def at_end(self) -> Mapping[TopicPartition, int]:
+        """Partitions read to their last stable end, as far as polls have told since the assignment → position.
+
+        Records of an open transaction may stand behind it. Nobody is asked, and the mapping lives: copy what you keep.
         """
         ...
 
@@ -231,6 +246,55 @@ class KeyCodec(Protocol[T]):
     def decode(self, data: bytes) -> T: ...
 
 
+@runtime_checkable
+class FramedCodec(Codec[T], Protocol[T]):
+    """A codec of records framed with the id of their schema: a zero byte, the id as a u32, the Avro body.
+
+    It reads what was written with any schema that resolves to its own.
+    """
+
+    def learn(self, values: Iterable[bytes | None]) -> None:
+        """Fetch the schemas of all ids in these records that are not known yet; to be called before they are decoded.
+
+        Raises RetryableError while the registry is away, ConfigError when a schema cannot be read as the record class.
+        An id that the registry does not know is an error of its records: `decode` raises DecodeError.
+        """
+        ...
+
+    def claim(self) -> int:
+        """Register the schema of what is written, return its id. Raises RetryableError, ConfigError."""
+        ...
+
+
+class KeyFrames(Protocol):
+    """Framed message keys of one input to canonical key bytes."""
+
+    def canonical(self, keys: Sequence[bytes | None]) -> list[bytes | None]:
+        """A key that cannot be read stays the object that it is, see `fault`. Raises RetryableError, ConfigError."""
+        ...
+
+    def fault(self, key: bytes) -> str:
+        """Why a key cannot be read."""
+        ...
+
+
+class Registry(Protocol):
+    """Schemas by id. Every method may raise RetryableError (it is away) and ConfigError (it refuses)."""
+
+    @property
+    def name(self) -> str:
+        """As shown to people: the URL without credentials, or the folder."""
+        ...
+
+    def schema(self, schema_id: int) -> str | None:
+        """The text of a schema, None for an id that is not there."""
+        ...
+
+    def register(self, subject: str, schema: str) -> int:
+        """The id of a schema under a subject, registered if it is not there yet; ConfigError when that is refused."""
+        ...
+
+
 class Codecs(Protocol):
     """Where codecs come from: by Python type, as written in the operator's declarations."""
 
@@ -240,6 +304,17 @@ class Codecs(Protocol):
 
     def key(self, type_: Any) -> KeyCodec[Any]:
         """For a key type; ConfigError for one without canonical bytes (kstate.keys)."""
+        ...
+
+    def framed(self, type_: Any, topic: str) -> FramedCodec[Any]:
+        """For the framed values of a topic, subject `<topic>-value`; ConfigError when no registry is set.
+
+        The first `encode` claims the schema's id.
+        """
+        ...
+
+    def key_frames(self, type_: Any, topic: str) -> KeyFrames:
+        """For the framed keys of a topic; NoneType: of any type, by the schemas they were written with."""
         ...
 
 

@@ -72,7 +72,6 @@ IMPURE_CALLS = frozenset(
 MAY_BE_IMPURE = ("kstate.clock", "kstate.adapters", "kstate.testing")
 UNSAFE_MODULES = frozenset({"dill", "cloudpickle", "marshal", "pickle", "shelve"})
 CODE_MAKERS = {
-    "kstate.adapters.avro": "a converter per record class",
     "kstate.adapters.avro_writer": "a writer per record class",
 }
 """May `eval` source that they make from the field names of the user's own classes, as dataclasses does; never data."""

@@ -1,36 +1,19 @@
-"""Codecs by Python type: schemaless Avro, read by fastavro, or by columns where the type allows it."""
+"""Codecs by Python type: of values and keys, bare or framed with the id of their schema."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from io import BytesIO
-from types import MappingProxyType
+from types import NoneType
 from typing import Any
 
-from fastavro import parse_schema, schemaless_reader
+from fastavro import parse_schema
 from fastavro.schema import SchemaParseException, UnknownType
-from fastavro.types import Schema
 
-from kstate.adapters.avro_columns import batch_reader_of, constructor_of
-from kstate.adapters.avro_types import Choice, Many, Nullable, Record, Scalar, Shape, loss_in, schema_of, shape_of
-from kstate.adapters.avro_writer import WRITE_ERRORS, writer_of
-from kstate.errors import ConfigError, DecodeError
-from kstate.interfaces import Codec, KeyCodec
-from kstate.keys import key_fault, plain_key_codec, shown
-from kstate.schemas import canonical, fingerprint
+from kstate.adapters.avro_codec import AvroCodec, AvroKeyCodec
+from kstate.adapters.avro_frames import AvroKeyFrames, FramedAvroCodec, Schemas
+from kstate.errors import ConfigError
+from kstate.interfaces import KeyCodec, Registry
+from kstate.keys import key_fault, plain_key_codec
 from kstate.typeinfo import type_name
-
-BATCH_MIN = 64
-"""Below this the fixed cost of reading by columns outweighs its speed."""
-
-SHOWN_MAX = 200
-"""Characters of a value that an error message repeats."""
-
-Convert = Callable[[Any], Any]
-"""From fastavro's form of a value to ours."""
-
-_READ_ERRORS = (*WRITE_ERRORS, IndexError, EOFError, MemoryError)
 
 
 def schema_fault(schema: Any) -> str | None:
@@ -45,9 +28,12 @@ def schema_fault(schema: Any) -> str | None:
 class AvroCodecs:
     """The codecs of a process, made once per type; satisfies `interfaces.Codecs`."""
 
-    def __init__(self) -> None:
+    def __init__(self, registry: Registry | None = None) -> None:
+        """Without a registry no topic can be framed."""
+        self.registry = registry
         self._values: dict[Any, AvroCodec] = {}
         self._keys: dict[Any, KeyCodec[Any]] = {}
+        self._framed: dict[tuple[Any, str], FramedAvroCodec] = {}
 
     def value(self, type_: Any) -> AvroCodec:
         """For a record class or a state's type; ConfigError when the type has no Avro form."""
@@ -66,112 +52,25 @@ class AvroCodecs:
             raise ConfigError(f"Key type {type_name(type_)}: {fault}.")
         return AvroKeyCodec(self.value(type_))
 
+    def framed(self, type_: Any, topic: str) -> FramedAvroCodec:
+        """For the framed values of a topic; ConfigError when no registry is set. The first `encode` registers."""
+        if (type_, topic) not in self._framed:
+            subject = f"{topic}-value"
+            schemas = Schemas(self._registry_for(topic), subject)
+            self._framed[type_, topic] = FramedAvroCodec(self.value(type_), schemas)
+        return self._framed[type_, topic]
 
-class AvroCodec:
-    """Values of one type to schemaless Avro and back; satisfies `interfaces.Codec`."""
+    def key_frames(self, type_: Any, topic: str) -> AvroKeyFrames:
+        """For the framed keys of a topic; NoneType: of any type, by the schemas they were written with."""
+        schemas = Schemas(self._registry_for(topic), f"{topic}-key")
+        if type_ is NoneType:
+            return AvroKeyFrames(schemas, None, None)
+        return AvroKeyFrames(schemas, self.value(type_), self.key(type_))
 
-    def __init__(self, type_: Any) -> None:
-        self._name = type_name(type_)
-        try:
-            self.schema = canonical(schema_of(type_))
-            self._parsed: Schema = parse_schema(json.loads(self.schema))
-        except (ValueError, SchemaParseException, UnknownType) as error:
-            raise ConfigError(f"The schema of {self._name} is not legal Avro: {error}.") from error
-        self.fingerprint = fingerprint(self.schema)
-        shape = shape_of(json.loads(self.schema), type_)
-        self.loss = loss_in(shape)
-        """What a value may lose on the way to bytes and back, None for nothing; a lossy type must not be state."""
-        self._convert = _converter(shape)
-        self._write = writer_of(shape)
-        self._read_batch = batch_reader_of(shape)
-
-    def encode(self, value: Any) -> bytes:
-        """Bytes; ValueError when the value is not of the type or out of its range."""
-        try:
-            return self._write(value)
-        except WRITE_ERRORS as error:
-            raise ValueError(f"{_shown_value(value)} cannot be written as {self._name}: {error}") from error
-
-    def decode(self, data: bytes) -> Any:
-        """The value; DecodeError unless the bytes are exactly one."""
-        stream = BytesIO(data)
-        try:
-            value = schemaless_reader(stream, self._parsed, None)
-            value = self._convert(value) if self._convert else value
-        except _READ_ERRORS as error:
-            reason = str(error) or type(error).__name__
-            raise DecodeError(f"{shown(data)} is no {self._name}: {reason}.") from error
-        if stream.tell() != len(data):
-            raise DecodeError(f"{shown(data)} is no {self._name}: {len(data) - stream.tell()} bytes left over.")
-        return value
-
-    def encode_many(self, values: Sequence[Any]) -> list[bytes]:
-        """`encode` of each; when one fails, which is not said: encode them one by one to find it."""
-        try:
-            return list(map(self._write, values))
-        except WRITE_ERRORS as error:
-            raise ValueError(f"one of {len(values)} values cannot be written as {self._name}: {error}") from error
-
-    def decode_many(self, data: Sequence[bytes]) -> list[Any]:
-        """`decode` of each; when one fails, which is not said: decode them one by one to find it."""
-        if self._read_batch is None or len(data) < BATCH_MIN:
-            return [self.decode(each) for each in data]
-        try:
-            return self._read_batch(data)
-        except _READ_ERRORS as error:
-            raise DecodeError(f"One of {len(data)} values is no {self._name}: {error}.") from error
-
-
-class AvroKeyCodec:
-    """Composite keys as schemaless Avro; satisfies `interfaces.KeyCodec`."""
-
-    def __init__(self, codec: Codec[Any]) -> None:
-        self._codec = codec
-        self.encode = codec.encode
-
-    def decode(self, data: bytes) -> Any:
-        """The key; DecodeError for bytes that `encode` would not have made: one key must not have two slots."""
-        key = self._codec.decode(data)
-        if self._codec.encode(key) != data:
-            raise DecodeError(f"Key bytes {shown(data)} are not in canonical form.")
-        return key
-
-
-def _converter(shape: Shape) -> Convert | None:
-    """From what fastavro returns to a value of the shape; None when they are the same."""
-    match shape:
-        case Scalar():
-            return None
-        case Choice(members):
-            return {member.value: member for member in members}.__getitem__
-        case Nullable(item):
-            inner = _converter(item)
-            return inner and (lambda value: None if value is None else inner(value))
-        case Many(item, keyed):
-            return _map_converter(_converter(item)) if keyed else _array_converter(_converter(item))
-        case Record(cls, fields):
-            return _record_converter(cls, {name: _converter(part) for name, part in fields})
-
-
-def _array_converter(inner: Convert | None) -> Convert:
-    return (lambda values: tuple(map(inner, values))) if inner else tuple
-
-
-def _map_converter(inner: Convert | None) -> Convert:
-    if inner is None:
-        return MappingProxyType
-    return lambda values: MappingProxyType({key: inner(value) for key, value in values.items()})
-
-
-def _record_converter(cls: type[Any], inner: Mapping[str, Convert | None]) -> Convert:
-    """A function made for the record's fields: from a dict to the constructor's arguments in order."""
-    parts = [f"c{i}(d[{name!r}])" if convert else f"d[{name!r}]" for i, (name, convert) in enumerate(inner.items())]
-    scope: dict[str, Any] = {f"c{i}": convert for i, convert in enumerate(inner.values())}
-    scope["make"] = constructor_of(cls)
-    converter: Convert = eval(f"lambda d: make({', '.join(parts)})", scope)  # noqa: S307 - field names are identifiers
-    return converter
-
-
-def _shown_value(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"
+    def _registry_for(self, topic: str) -> Registry:
+        if self.registry is None:
+            raise ConfigError(
+                f"Topic {topic!r} is declared with format 'confluent', and no schema registry is set.",
+                hint="set KSTATE_REGISTRY, or `registry` in kstate.toml, to its URL or to a folder.",
+            )
+        return self.registry

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from kstate.adapters.avro_types import Choice, Nullable, Record, Scalar, Shape
 from kstate.errors import DecodeError
 
-BatchReader = Callable[[Sequence[bytes]], list[Any]]
+BatchReader = Callable[[Sequence[bytes], int], list[Any]]
+"""(values, bytes to skip at the start of each) → what they mean."""
 
 _VARINT_BYTES_MAX = 10
 
@@ -28,8 +29,9 @@ def batch_reader_of(shape: Shape) -> BatchReader | None:
     if column is None:
         return None
 
-    def read(values: Sequence[bytes]) -> list[Any]:
+    def read(values: Sequence[bytes], skip: int) -> list[Any]:
         page = _Page.of(values)
+        page.advance(skip)
         column_values = column(page)
         if (page.at != page.end).any():
             raise DecodeError(f"At least one of {len(values)} values has bytes left over.")
@@ -202,6 +204,7 @@ def _mutable_twin(cls: type[Any]) -> type[Any] | None:
 
 
 _SCALAR_COLUMNS: dict[str, Column] = {
+    "null": lambda page: [None] * len(page.at),
     "boolean": _read_booleans,
     "int": _read_ints,
     "long": lambda page: _read_longs(page).tolist(),

@@ -2,7 +2,8 @@
 
 A generated record class carries its schema in `__avro_schema__`; for other types it is derived: int is long, Int32 int,
 float double, `tuple[T, ...]` an array, `Mapping[str, T]` a map, `T | None` a nullable union, a NamedTuple or frozen
-dataclass a record. A *shape* is a schema with the Python type of each of its parts; codecs are compiled from shapes.
+dataclass a record, None alone null. A *shape* is a schema with the Python type of each of its parts; codecs are
+compiled from shapes.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
+from types import NoneType
 from typing import Any
 from uuid import UUID
 
+from kstate.adapters.avro_defaults import json_default
 from kstate.errors import ConfigError
 from kstate.keys import Int32
 from kstate.typeinfo import element_of, is_enum, nullable_of, record_fields, type_name
@@ -26,6 +29,7 @@ SCHEMA_ATTRIBUTE = "__avro_schema__"
 
 LOGICAL: Mapping[tuple[str, str], type[Any]] = {
     ("string", "uuid"): UUID,
+    ("fixed", "uuid"): UUID,
     ("int", "date"): date,
     ("int", "time-millis"): time,
     ("long", "time-micros"): time,
@@ -36,7 +40,13 @@ LOGICAL: Mapping[tuple[str, str], type[Any]] = {
     ("bytes", "decimal"): Decimal,
     ("fixed", "decimal"): Decimal,
 }
-"""(Avro type, logical type) → Python type. A logical type that is not listed is read as its Avro type, as Avro asks."""
+"""(Avro type, logical type) → Python type.
+
+A logical type that is not listed is read as its Avro type, as Avro asks: timestamp-nanos as an int (a datetime has no
+nanoseconds), duration as 12 bytes (a timedelta has no months).
+"""
+
+UUID_BYTES = 16
 
 _PRIMITIVE: Mapping[str, tuple[Any, ...]] = {
     "boolean": (bool,),
@@ -111,12 +121,22 @@ Shape = Scalar | Choice | Many | Nullable | Record
 
 def schema_of(kind: Any) -> Any:
     """The schema of a type, as JSON; ConfigError, with the mend, when it has none."""
-    return _derive(kind, {})
+    return "null" if kind is NoneType else _derive(kind, {})
 
 
 def shape_of(schema: Any, kind: Any) -> Shape:
     """Schema (canonical) and type joined; ConfigError where they disagree."""
+    if kind is NoneType and schema == "null":  # only as a whole: millions of them as items take no bytes
+        return Scalar("null")
     return _Walk().shape(schema, kind, type_name(kind))
+
+
+def logical_type(avro: str, schema: Mapping[str, Any]) -> type[Any] | None:
+    """The Python type of an Avro type with a logical type; None where it is read as the Avro type."""
+    logical = str(schema.get("logicalType", ""))
+    if (avro, logical) == ("fixed", "uuid") and schema.get("size") != UUID_BYTES:
+        return None
+    return LOGICAL.get((avro, logical))
 
 
 def loss_in(shape: Shape) -> str | None:
@@ -127,8 +147,6 @@ def loss_in(shape: Shape) -> str | None:
     match shape:
         case Scalar("float"):
             return "an Avro float keeps 7 digits of a Python float's 16; use double"
-        case Scalar(_, "timestamp-millis" | "local-timestamp-millis" | "time-millis" as logical):
-            return f"{logical} cuts off microseconds; use micros"
         case Many(item) | Nullable(item):
             return loss_in(item)
         case Record(_, fields):
@@ -184,7 +202,9 @@ def _derive_record(kind: type[Any], fields: Mapping[str, Any], defined: dict[str
         return kind.__name__
     schema: dict[str, Any] = {"type": "record", "name": kind.__name__, "fields": []}
     known = _define(kind, schema, defined)
-    schema["fields"] += [{"name": name, "type": _derive(item, defined)} for name, item in fields.items()]
+    for name, item in fields.items():
+        part = _derive(item, defined)
+        schema["fields"].append({"name": name, "type": part, **json_default(kind, name, part)})
     return known
 
 
@@ -248,13 +268,13 @@ class _Walk:
 
     def _object(self, avro: str, schema: dict[str, Any], kind: Any, where: str) -> Shape:
         """A fixed, or a primitive with or without a logical type."""
-        logical = str(schema.get("logicalType", ""))
-        python = LOGICAL.get((avro, logical))
+        python = logical_type(avro, schema)
         expected = (python,) if python else (bytes,) if avro == "fixed" else _PRIMITIVE.get(avro)
         if expected is None:
             raise self._refused(where, f"Avro type {avro!r}", "use another type")
         sizes = (int(schema.get(key, 0)) for key in ("size", "precision", "scale"))
-        scalar = self._scalar(Scalar(avro, logical if python else "", *sizes), expected, kind, where)
+        logical = str(schema["logicalType"]) if python else ""
+        scalar = self._scalar(Scalar(avro, logical, *sizes), expected, kind, where)
         return self._define(schema["name"], lambda: scalar) if avro == "fixed" else scalar
 
     def _part(self, schema: Any, item: Any | None, kind: Any, where: str) -> Shape:
@@ -299,7 +319,7 @@ class _Walk:
                 return shape
             case Choice(members) if type(members[0]) is kind:
                 return shape
-            case Scalar() if kind in (bytes, Decimal):
+            case Scalar(avro, logical) if kind is LOGICAL.get((avro, logical), bytes):
                 return shape
         raise self._disagree(where, f"type {name!r}", kind)
 

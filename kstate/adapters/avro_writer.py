@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
-from decimal import Decimal
+from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +17,7 @@ from kstate.adapters.avro_types import Choice, Many, Nullable, Record, Scalar, S
 Writer = Callable[[Any], bytes]
 """A value to bytes; raises one of WRITE_ERRORS for a value of another type or out of range."""
 
-WRITE_ERRORS = (TypeError, ValueError, AttributeError, KeyError, OverflowError, struct.error)
+WRITE_ERRORS = (TypeError, ValueError, AttributeError, KeyError, ArithmeticError, struct.error)
 
 _SHORT_MAX = 1 << 13
 _LOW_BITS = 14
@@ -34,6 +34,8 @@ def writer_of(shape: Shape) -> Writer:
             return _fixed_writer(size) if avro == "fixed" else _SCALARS[avro]
         case Scalar(_, "decimal"):
             return _decimal_writer(shape)
+        case Scalar("fixed", "uuid"):
+            return _write_uuid_bytes
         case Scalar(avro, logical):
             convert, write = _LOGICAL[logical], _SCALARS[avro]
             return lambda value: write(convert(value))
@@ -125,16 +127,41 @@ def _refuse_class(record: object, cls: type[Any]) -> bytes:
 def _decimal_writer(shape: Scalar) -> Writer:
     """The unscaled value in two's complement, big-endian; in as few bytes as it needs, or as many as the fixed has."""
     write = _fixed_writer(shape.size) if shape.avro == "fixed" else _write_bytes
+    exact = Context(prec=max(shape.precision, 1), traps=[Inexact, InvalidOperation])
+    schema = f"{shape.precision} digits, {shape.scale} of them behind the point"
 
     def encode(value: Decimal) -> bytes:
-        unscaled = int(value.scaleb(shape.scale))
-        if Decimal(unscaled).scaleb(-shape.scale) != value:
-            raise ValueError(f"{value!r} is no decimal with {shape.scale} digits behind the point")
+        try:
+            unscaled = int(value.scaleb(shape.scale, exact).to_integral_exact(context=exact))
+        except (Inexact, InvalidOperation) as error:
+            raise ValueError(f"{value!r} is no decimal of at most {schema}") from error
         if len(str(abs(unscaled))) > shape.precision:
-            raise OverflowError(f"{value} has more than {shape.precision} digits")
+            raise OverflowError(f"{value} is no decimal of at most {schema}")
         return write(unscaled.to_bytes(shape.size or (unscaled.bit_length() + 8) // 8, "big", signed=True))
 
     return encode
+
+
+def _float_writer(form: str) -> Writer:
+    """Python converts an int beyond 2**53 to the nearest float; here it is refused."""
+    pack = struct.Struct(form).pack
+
+    def write(value: Any) -> bytes:
+        if value.__class__ is int and float(value) != value:
+            raise OverflowError(f"{value} cannot be a float exactly")
+        return pack(value)
+
+    return write
+
+
+def _write_null(value: None) -> bytes:
+    if value is not None:
+        raise TypeError(f"expected None, got a {type(value).__name__}")
+    return b""
+
+
+def _write_uuid_bytes(value: UUID) -> bytes:
+    return value.bytes
 
 
 def _uuid(value: UUID) -> str:
@@ -150,14 +177,19 @@ def _date(value: date) -> int:
 
 
 def _time(step: timedelta) -> Callable[[time], int]:
-    return lambda value: (datetime.combine(_TIME_ZERO, value.replace(tzinfo=UTC)) - _TIME_ZERO) // step
+    def convert(value: time) -> int:
+        if value.tzinfo is not None:
+            raise ValueError("a time of day has no time zone")
+        return _steps(datetime.combine(_TIME_ZERO, value.replace(tzinfo=UTC)), step)
+
+    return convert
 
 
 def _timestamp(step: timedelta) -> Callable[[datetime], int]:
     def convert(value: datetime) -> int:
         if value.tzinfo is None:
             raise ValueError("a timestamp needs a time zone")
-        return (value - _TIME_ZERO) // step
+        return _steps(value, step)
 
     return convert
 
@@ -166,9 +198,17 @@ def _local(step: timedelta) -> Callable[[datetime], int]:
     def convert(value: datetime) -> int:
         if value.tzinfo is not None:
             raise ValueError("a local timestamp has no time zone")
-        return (value.replace(tzinfo=UTC) - _TIME_ZERO) // step
+        return _steps(value.replace(tzinfo=UTC), step)
 
     return convert
+
+
+def _steps(value: datetime, step: timedelta) -> int:
+    """Since the epoch; ValueError where a rest would be lost."""
+    steps, rest = divmod(value - _TIME_ZERO, step)
+    if rest:
+        raise ValueError(f"{rest.microseconds} microseconds are lost in milliseconds")
+    return steps
 
 
 def _short(value: int) -> bytes:
@@ -183,11 +223,12 @@ _LAST = [bytes((rest,)) if rest < 128 else bytes((rest & 127 | 128, rest >> 7)) 
 _CONTINUED = [bytes((rest & 127 | 128, rest >> 7 | 128)) for rest in range(_LOW + 1)]
 
 _SCALARS: Mapping[str, Writer] = {
+    "null": _write_null,
     "boolean": {False: b"\0", True: b"\1"}.__getitem__,
     "int": _write_int,
     "long": write_long,
-    "float": struct.Struct("<f").pack,
-    "double": struct.Struct("<d").pack,
+    "float": _float_writer("<f"),
+    "double": _float_writer("<d"),
     "string": _write_string,
     "bytes": _write_bytes,
 }

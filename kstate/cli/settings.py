@@ -5,9 +5,11 @@
                                               heartbeat_ms = 400
     KSTATE_CLIENT__SASL_PASSWORD=…            [client]
                                               "sasl.password" = "env:KAFKA_PASSWORD"
+    KSTATE_REGISTRY=https://user:password@host    registry = "env:REGISTRY_URL"
 
-Client properties are librdkafka's; in the name of an environment variable `_` stands for `.`. A secret stands in the
-environment or in a file that is referred to (`env:NAME`, `file:/path`), never in kstate.toml itself.
+Client properties are librdkafka's; in the name of an environment variable `_` stands for `.`. The registry is a folder
+or a URL. A secret, and a URL that holds one, stands in the environment or in a file that is referred to (`env:NAME`,
+`file:/path`), never in kstate.toml itself.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -63,14 +66,7 @@ class Loaded:
 
 def load_settings(bootstrap: str | None = None, data: Path | None = None) -> Loaded:
     """The settings of this process, options of the command line first. Raises ConfigError that names every fault."""
-    options = {"bootstrap_servers": bootstrap, "data": data}
-    try:
-        read = _model()(**{name: value for name, value in options.items() if value is not None})
-    except ValidationError as error:
-        raise _named(error) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{FILE} is no TOML: {error}.", hint=f"correct {Path(FILE).resolve()}.") from error
-    given: dict[str, Any] = read.model_dump(exclude_unset=True, exclude_none=True)
+    given = _given({"bootstrap_servers": bootstrap, "data": data})
     if not given.get("bootstrap_servers"):
         raise ConfigError(
             "No Kafka broker is named.",
@@ -79,7 +75,25 @@ def load_settings(bootstrap: str | None = None, data: Path | None = None) -> Loa
         )
     epoch_ms = given.get("epoch", {}).get("interval_ms")
     groups = {name: kind(**given.pop(name, {})) for name, kind in _GROUPS.items()}
-    return Loaded(Settings(**{**given, **groups, "client": _client(given.get("client", {}))}), epoch_ms)
+    known = {**given, **groups, "client": _client(given.get("client", {})), "registry": _registry(given)}
+    return Loaded(Settings(**known), epoch_ms)
+
+
+def registry_setting() -> str:
+    """The registry of this process, empty when none is set: all that is asked of the settings before a broker is."""
+    return _registry(_given({}))
+
+
+def _given(options: Mapping[str, object]) -> dict[str, Any]:
+    """What is set anywhere, options of the command line first."""
+    try:
+        read = _model()(**{name: value for name, value in options.items() if value is not None})
+    except ValidationError as error:
+        raise _named(error) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{FILE} is no TOML: {error}.", hint=f"correct {Path(FILE).resolve()}.") from error
+    given: dict[str, Any] = read.model_dump(exclude_unset=True, exclude_none=True)
+    return given
 
 
 def _model() -> type[_Sources]:
@@ -92,6 +106,7 @@ def _model() -> type[_Sources]:
         data=(Path | None, None),
         stream_partitions=(int | None, None),
         replication=(int | None, None),
+        registry=(str | None, None),
         client=(dict[str, str] | None, None),
         **groups,
     )
@@ -126,6 +141,19 @@ def _file_client() -> dict[str, str]:
     return {name: value for name, value in names.items() if name not in overridden}
 
 
+def _registry(given: Mapping[str, Any]) -> str:
+    """The registry's URL or folder, the reference to it resolved."""
+    place = str(given.get("registry", ""))
+    in_file = "KSTATE_REGISTRY" not in {name.upper() for name in os.environ}
+    if in_file and "@" in urlsplit(place).netloc:
+        raise ConfigError(
+            f"{FILE} holds the password of the schema registry itself.",
+            hint='refer to the URL, as in registry = "env:REGISTRY_URL" or "file:/run/secrets/registry", '
+            "or set KSTATE_REGISTRY.",
+        )
+    return _resolved("registry", place)
+
+
 def _property(name: str) -> str:
     """The name of a client property as librdkafka has it; one of them has an underscore."""
     dotted = name.lower().replace("_", ".")
@@ -141,7 +169,7 @@ def _resolved(name: str, value: str) -> str:
     if kind == "env" and _is_reference(value):
         if place not in os.environ:
             raise ConfigError(
-                f"Client property {name} refers to the environment variable {place}, which is not set.",
+                f"The setting {name} refers to the environment variable {place}, which is not set.",
                 hint="set it, or refer to another one.",
             )
         return os.environ[place]
@@ -150,7 +178,7 @@ def _resolved(name: str, value: str) -> str:
             return Path(place).read_text("utf-8").strip()
         except OSError as error:
             raise ConfigError(
-                f"Client property {name} refers to the file {place}: {error.strerror}.",
+                f"The setting {name} refers to the file {place}: {error.strerror}.",
                 hint="correct the path, or let this user read the file.",
             ) from error
     return value

@@ -20,6 +20,9 @@ LONG = st.integers(-(1 << 63), (1 << 63) - 1)
 DOUBLE = st.floats(allow_nan=False)
 
 
+UUID_ZERO = UUID(int=0)
+
+
 class Color(StrEnum):
     RED = "red"
     BLUE = "blue"
@@ -90,6 +93,11 @@ class Typed:
                 {"name": "clock", "type": {"type": "int", "logicalType": "time-millis"}},
                 {"name": "odd", "type": {"type": "long", "logicalType": "made-up"}},
                 {"name": "last", "type": ["string", "null"]},
+                {"name": "id", "type": {"type": "fixed", "name": "Id", "size": 16, "logicalType": "uuid"}},
+                {"name": "other", "type": "Id"},
+                {"name": "nanos", "type": {"type": "long", "logicalType": "timestamp-nanos"}},
+                {"name": "lasts", "type": {"type": "fixed", "name": "D", "size": 12, "logicalType": "duration"}},
+                {"name": "local_ms", "type": {"type": "long", "logicalType": "local-timestamp-millis"}},
             ],
         }
     )
@@ -103,6 +111,11 @@ class Typed:
     clock: time
     odd: int
     last: str | None
+    id: UUID = UUID_ZERO
+    other: UUID = UUID_ZERO
+    nanos: int = 0
+    lasts: bytes = bytes(12)
+    local_ms: datetime = datetime(2024, 5, 6)  # noqa: DTZ001 - a local time
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,4 +182,9 @@ typeds = st.builds(
     st.integers(0, 86_399_999).map(lambda ms: (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=ms)).time()),
     LONG,
     st.none() | st.text(),
+    st.uuids(),
+    st.uuids(),
+    LONG,
+    st.binary(min_size=12, max_size=12),
+    st.datetimes().map(lambda at: at.replace(microsecond=at.microsecond // 1000 * 1000)),
 )
