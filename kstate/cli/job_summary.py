@@ -52,17 +52,21 @@ def _kept(state: StateSpec) -> str:
         case _:
             text = kind
     ttl_ms = getattr(state, "ttl_ms", None)
-    return text if ttl_ms is None else f"{text}, ttl {timedelta(milliseconds=ttl_ms)}"
+    return text if ttl_ms is None else f"{text}, ttl {_span(timedelta(milliseconds=ttl_ms))}"
 
 
 def _window(window: Tumbling | Hopping | Session) -> str:
     match window:
         case Tumbling(size):
-            return f"window of {size}"
+            return f"window of {_span(size)}"
         case Hopping(size, step):
-            return f"window of {size} every {step}"
+            return f"window of {_span(size)} every {_span(step)}"
         case Session(gap):
-            return f"session with gaps below {gap}"
+            return f"session with gaps below {_span(gap)}"
+
+
+def _span(span: timedelta) -> str:
+    return str(span).removesuffix(", 0:00:00")
 
 
 def _named(key: str | Callable[[Any], Any]) -> str:
