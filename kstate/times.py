@@ -89,13 +89,13 @@ def heard(known: Iterable[Upstream], news: Upstream) -> tuple[Upstream, ...]:
     rest = [part for part in known if part.of == news.of or part.grant > news.grant]
     if any(part.of != news.of for part in rest):
         return tuple(rest)
+    if len(rest) == 1 and (rest[0].partition, rest[0].key_range) == (news.partition, news.key_range):
+        return (_newest(rest[0], news),)  # the usual case, for speed
     own = SlotMap((part.key_range, part) for part in rest if part.partition == news.partition)
     said = own.copy()
     said.assign(news.key_range, news)
     for key_range, part in own.slice(news.key_range):
-        newer = part.grant < news.grant or (part.grant == news.grant and part.watermark <= news.watermark)
-        kept = replace(news, watermark=max(part.watermark, news.watermark)) if newer else part
-        said.assign(key_range, kept)
+        said.assign(key_range, _newest(part, news))
     pieces = SlotMap((key_range, replace(part, key_range=FULL_RANGE)) for key_range, part in said)
     parts = [part for part in rest if part.partition != news.partition]
     parts += [replace(part, key_range=key_range) for key_range, part in pieces]
@@ -111,6 +111,13 @@ def announced(parts: Iterable[Upstream]) -> tuple[int, bool]:
         return UNKNOWN_TIME, False
     active = [part.watermark for part in parts if not part.idle]
     return min(active, default=UNKNOWN_TIME), not active
+
+
+def _newest(part: Upstream, news: Upstream) -> Upstream:
+    """Of what was said of the same slots; the key range may be that of either."""
+    if part.grant > news.grant or (part.grant == news.grant and part.watermark > news.watermark):
+        return part
+    return news if part.watermark <= news.watermark else replace(news, watermark=part.watermark)
 
 
 def _place(part: Upstream) -> tuple[int, int]:

@@ -79,12 +79,14 @@ class KafkaReader:
         self._clock = clock
         self._log = log
         self._positions: dict[TopicPartition, int] = {}
+        self._at_end: dict[TopicPartition, int] = {}
         self._fault: KstateError | None = None
         """Raised by the poll after the one that gave out the records before it."""
         self._silent_since: float | None = None
 
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
         self._positions = dict(positions)
+        self._at_end = {}
         self._fault = self._watch.refusal = None
         self._watch.made_anew.clear()
         try:
@@ -101,9 +103,12 @@ class KafkaReader:
         fault, self._fault = self._fault, None
         raise fault
 
+    def at_end(self) -> Mapping[TopicPartition, int]:
+        return self._at_end
+
     def close(self) -> None:
         self._client.discard()
-        self._positions = {}
+        self._positions, self._at_end = {}, {}
 
     def _consume(self, count_max: int, timeout: float) -> list[Run | Event]:
         """What is there; where nothing is, wait for the first: a wait for many would always last for `timeout`."""
@@ -169,6 +174,7 @@ class KafkaReader:
         if not run.offsets:
             return
         next_offset = self._positions[run.source] = run.offsets[-1] + 1
+        self._at_end.pop(run.source, None)
         batch = batches.get(run.source)
         if batch is None:
             batches[run.source] = Batch(run.source, next_offset, run.offsets, run.keys, run.values, run.timestamps)
@@ -186,8 +192,11 @@ class KafkaReader:
             if (fault := self._judged(event, position)) is not None:
                 self._fault = self._fault or fault
                 del self._positions[source]  # the client goes on behind a damaged batch: that would be a gap
-        elif event.offset > position:
-            self._positions[source] = event.offset
+                self._at_end.pop(source, None)
+        elif event.offset >= position:
+            self._positions[source] = self._at_end[source] = event.offset
+            if event.offset == position:
+                return
             batches.setdefault(source, Batch(source, event.offset)).next_offset = event.offset
 
     def _judged(self, event: Event, position: int) -> KstateError | None:

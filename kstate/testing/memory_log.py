@@ -263,10 +263,12 @@ class MemoryReader:
     def __init__(self, log: MemoryLog) -> None:
         self._log = log
         self._positions: dict[TopicPartition, int] = {}
+        self._at_end: dict[TopicPartition, int] = {}
         self._seen: dict[TopicPartition, PartitionLog] = {}
 
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
         self._positions = dict(positions)
+        self._at_end = {}
         self._seen = {}
 
     def poll(self, max_records: int, timeout: float) -> list[Batch]:  # noqa: ARG002 (virtual time: the caller waits)
@@ -280,7 +282,11 @@ class MemoryReader:
         for source, position in list(self._positions.items()):
             if max_records <= 0:
                 break
-            batch = self._partition(source, position).read(position, max_records)
+            log = self._partition(source, position)
+            batch = log.read(position, max_records)
+            self._at_end.pop(source, None)
+            if batch.next_offset >= log.stable_end:
+                self._at_end[source] = batch.next_offset
             if batch.next_offset != position:
                 batches.append(batch)
                 max_records -= len(batch)
@@ -288,8 +294,11 @@ class MemoryReader:
                 self._positions[source] = batch.next_offset
         return batches
 
+    def at_end(self) -> Mapping[TopicPartition, int]:
+        return self._at_end
+
     def close(self) -> None:
-        self._positions = {}
+        self._positions, self._at_end = {}, {}
 
     def _partition(self, source: TopicPartition, position: int) -> PartitionLog:
         """The partition; a live reader knows a topic that was made anew by its id, and refuses it."""

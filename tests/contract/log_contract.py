@@ -349,6 +349,45 @@ class LogContract:
         eventually(all_seen, "both partitions are read")
         assert all(offsets == list(range(50)) for offsets in seen.values())
 
+    def test_a_reader_knows_when_it_is_at_the_end(self, log: Log, topic: str, ids: tuple[str, str]) -> None:
+        """Not before it has read what is there, no more once records came, nothing after a new assignment."""
+        first, second = TopicPartition(topic, 0), TopicPartition(topic, 1)
+        producer = sent(opened(log, ids[0]), topic, b"1", b"2")
+        producer.commit()
+        end = stable_end(log, first)
+        reader = log.reader()
+        reader.assign({first: 0, second: 0})
+        assert not reader.at_end()
+        while not sum(len(batch) for batch in reader.poll(1, 0.1) if batch.source == first):
+            pass
+        assert first not in reader.at_end()
+        drain(reader, first, end)
+        eventually(lambda: reader.poll(1, 0.1) == [] and reader.at_end() == {first: end, second: 0}, "both at the end")
+        sent(producer, topic, b"3", b"4").commit()
+        while not sum(map(len, reader.poll(1, 0.1))):
+            pass
+        assert reader.at_end() == {second: 0}
+        reader.assign({first: 0, second: 0})
+        assert not reader.at_end()
+        reader.close()
+
+    def test_an_open_transaction_may_stand_behind_the_readers_end(
+        self, log: Log, source: TopicPartition, ids: tuple[str, str]
+    ) -> None:
+        """The end is the last stable one, and moves on when an abort leaves nothing to read."""
+        sent(opened(log, ids[0]), source.topic, b"1").commit()
+        end = stable_end(log, source)
+        producer = sent(opened(log, ids[1]), source.topic, b"2", b"3")
+        reader = log.reader()
+        reader.assign({source: 0})
+        drain(reader, source, end)
+        eventually(lambda: reader.poll(10, 0.1) == [] and reader.at_end() == {source: end}, "at the stable end")
+        assert log.end_offsets([source], committed=False) == {source: end + 2}
+        producer.abort()
+        drain(reader, source, end + 3)
+        assert reader.at_end() == {source: end + 3}
+        reader.close()
+
     def test_a_position_behind_the_end_is_data_loss(
         self, log: Log, source: TopicPartition, ids: tuple[str, str]
     ) -> None:

@@ -147,6 +147,32 @@ def test_an_end_alone_moves_the_position_forward_only(client: FakeConsumer, read
     assert reader.poll(100, 0) == reader.poll(100, 0) == []
 
 
+def test_the_end_is_known_until_there_are_more_records(client: FakeConsumer, reader: KafkaReader) -> None:
+    """As far as the client has said; an end in the past is none, and a new assignment knows nothing yet."""
+    client.answers = [[eof(A, 10)], [run(A, 10), eof(B, 3)], [eof(A, 11)], [run(A, 11, 12), eof(A, 14)], [eof(A, 12)]]
+    assert reader.at_end() == {}
+    for expected in ({A: 10}, {B: 3}, {A: 11, B: 3}, {A: 14, B: 3}, {A: 14, B: 3}):
+        reader.poll(100, 0)
+        assert reader.at_end() == expected
+    reader.assign({A: 14})
+    assert reader.at_end() == {}
+
+
+def test_an_end_in_the_past_is_none(client: FakeConsumer, reader: KafkaReader) -> None:
+    """Something was given out since."""
+    client.answers = [[run(A, 10, 11), eof(A, 11)]]
+    reader.poll(100, 0)
+    assert reader.at_end() == {}
+
+
+def test_a_partition_that_cannot_be_read_is_not_at_its_end(client: FakeConsumer, reader: KafkaReader) -> None:
+    """Nobody knows what stands behind the damage."""
+    client.answers = [[eof(A, 10), Event(A, "_BAD_MSG", "damaged", 10)]]
+    with pytest.raises(DataLossError):
+        reader.poll(100, 0)
+    assert reader.at_end() == {}
+
+
 def test_records_before_the_position_are_dropped_and_only_they(client: FakeConsumer, reader: KafkaReader) -> None:
     """Whatever the client fetched for an earlier assignment, no record is given twice and none is lost."""
     client.answers = [[run(A, 8, 9)], [run(A, 9, 10, 11)], [run(TopicPartition("c", 0), 1)]]
