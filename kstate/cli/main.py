@@ -2,13 +2,14 @@
 
 import typer
 
-from kstate.cli import check, coordinator, dev, run, schema, worker
+from kstate.cli import check, coordinator, dev, new, run, schema, worker
 
 app = typer.Typer(
     help="Elastic, fault-tolerant, exactly-once stateful stream processing on Kafka.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.command()(new.new)
 app.command()(check.check)
 app.command()(run.run)
 app.command()(worker.worker)
