@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import NoneType, new_class
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from kstate import ConfigError, Context, Input, Int32, Job, Operator, Output, ValueState
 from kstate.api.describe import describe
-from kstate.api.specs import Topology
-from kstate.api.topology import examine, resolve
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    text: str
-    ts: int
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Word:
-    word: str
-    weight: float
-    place: Int32
-    number: int
-
-
-class Place(NamedTuple):
-    word: str
-    number: int
+from kstate.api.specs import ValueSpec
+from kstate.api.topology import resolve
+from tests.support.declared import Line, Place, Word, bare, declare, faults, lines, topology
 
 
 class Split(Operator[None], uid="split"):
@@ -60,16 +40,6 @@ class Audit(Operator[str], uid="audit"):
     def look(self, word: Word, ctx: Context) -> None: ...
 
 
-def topology(*operators: type[Operator[Any]]) -> Topology:
-    """The topology of a job of these operators."""
-    return resolve(Job("app", operators))
-
-
-def faults(*operators: type[Operator[Any]], app: str = "app") -> list[str]:
-    """What is wrong with a job of these operators."""
-    return [str(fault) for fault in examine(Job(app, operators))[1]]
-
-
 def test_a_job_becomes_plain_specs() -> None:
     """All that the engine needs, by uid and attribute."""
     resolved = topology(Split, Count)
@@ -78,7 +48,8 @@ def test_a_job_becomes_plain_specs() -> None:
     assert (split.uid, split.key_type, count.key_type) == ("split", NoneType, str)
     assert (split.inputs[0].topic, split.inputs[0].lateness_ms, split.inputs[0].internal) == ("lines", 2000, False)
     assert (split.outputs[0].topic, split.outputs[0].key_type) == ("app.split.words", str)
-    assert (count.states[0].name, count.states[0].attribute, count.states[0].default) == ("n", "seen", 0)
+    (seen,) = count.states_of(ValueSpec)
+    assert (seen.name, seen.attribute, seen.has_default, seen.default) == ("n", "seen", True, 0)
     assert resolved.operator("count") is count
 
 
@@ -223,22 +194,9 @@ def test_one_error_lists_all_faults_with_their_mends() -> None:
         assert part in text
 
 
-def declare(uid: str = "op", key: Any = str, **attributes: Any) -> type[Operator[Any]]:
-    """An operator class with a handler on each input that has none."""
-    for each in attributes.values():
-        if isinstance(each, Input) and not each.handlers:
-            each.each(lambda op, record, ctx: None)
-    return new_class(uid.title(), (Operator[key],), {"uid": uid}, lambda body: body.update(attributes))
-
-
-def no_handler(given: Input[Any]) -> Any:
-    """An input that `declare` leaves without a handler."""
-    return new_class("Bare", (Operator[str],), {"uid": "op"}, lambda body: body.update(lines=given))
-
-
 def stream_named_dlq() -> list[Any]:
     """An internal stream that would have the name of the dead-letter topic, and its reader."""
-    writer: Any = declare("writer", lines=lines(), dlq=Output(Line))
+    writer = declare("writer", lines=lines(), dlq=Output(Line))
     return [writer, declare("reader", lines=Input(writer.dlq))]
 
 
@@ -249,11 +207,6 @@ class NeedsArguments(Operator[str], uid="op"):
 
     @lines.each
     def handle(self, line: Line, ctx: Context) -> None: ...
-
-
-def lines(**options: Any) -> Any:
-    """An input of topic `lines`."""
-    return Input(Line, **({"topic": "lines"} | options))
 
 
 @pytest.mark.parametrize(
@@ -277,7 +230,7 @@ def lines(**options: Any) -> Any:
         (lambda: [declare(lines=lines(), out=Output(Word, topic="a b"))], "'a b' is no legal topic name"),
         (lambda: [declare(lines=lines(topic="app.control"))], "is one of kstate's own topics of this job"),
         (lambda: [declare(lines=lines(), out=Output(Word, topic="app.op.dlq"))], "is one of kstate's own topics"),
-        (lambda: [no_handler(lines())], "it has no handler"),
+        (lambda: [bare(lines=lines())], "it has no handler"),
         (
             lambda: [declare(a=lines(), b=lines(topic="more", partitioner="crc32"))],
             "inputs are placed by different partitioners ('b' by crc32, 'a' by murmur2)",
@@ -332,8 +285,8 @@ def test_the_open_key_type_of_a_bare_operator_is_named() -> None:
 
 def test_a_cycle_of_internal_streams_is_named() -> None:
     """It would never drain."""
-    a: Any = declare("a", ins=lines(), out=Output(Line))
-    b: Any = declare("b", ins=Input(a.out), out=Output(Line))
+    a = declare("a", ins=lines(), out=Output(Line))
+    b = declare("b", ins=Input(a.out), out=Output(Line))
     a.back = Input(b.out)
     a.back.__set_name__(a, "back")
     a.back.each(lambda op, record, ctx: None)
