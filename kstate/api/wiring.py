@@ -96,7 +96,9 @@ def _topic_faults(spec: OperatorSpec) -> Iterator[Fault]:
     written = {output.topic: output.name for output in spec.outputs}
     for output in spec.outputs:
         where = place(spec, output)
-        if output.internal:
+        if spec.hop_of and output.name in RESERVED_STREAMS:
+            fault = None  # told once, of the input that the stream is for
+        elif output.internal:
             fault = part_fault(where, output.name) or length_fault(where, output.topic)
         else:
             fault = topic_fault(where, output.topic)
@@ -108,7 +110,7 @@ def _topic_faults(spec: OperatorSpec) -> Iterator[Fault]:
             yield fault
         if not given.internal and (fault := topic_fault(where, given.topic)):
             yield fault
-        if given.topic in written:
+        if given.topic in written and not spec.hop_of:  # then it is one of kstate's own topics, a fault of its own
             what = f"it reads topic {given.topic!r}, which its own output {written[given.topic]!r} writes"
             yield Fault(where, what, "write to another topic, or keep the value in a ValueState")
     for topic in duplicates([given.topic for given in spec.inputs]):
