@@ -115,7 +115,7 @@ class FramedAvroCodec:
 
     def learn(self, values: Iterable[bytes | None]) -> None:
         """Fetch the schemas of all ids that are not known yet. Raises RetryableError, ConfigError."""
-        for head in {data[:HEAD_BYTES] for data in values if data is not None} - self._readers.keys():
+        for head in set(map(_head_of, filter(None, values))) - self._readers.keys():
             try:
                 self._reader(head)
             except DecodeError:

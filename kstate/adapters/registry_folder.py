@@ -5,8 +5,8 @@
 
 The id is the file's name. `subject` is an attribute that Avro allows and ignores; a schema without it can be read by
 its id and belongs to no output. Two branches that add the same id conflict in version control, as they should. Files
-are added, never changed or removed: records in topics refer to them. Workers on several machines need a shared folder,
-or all ids committed before they start.
+are added, never changed or removed: records in topics refer to them. A new schema of a subject must be able to read
+what the one before it wrote. Workers on several machines need a shared folder, or all ids committed before they start.
 """
 
 from __future__ import annotations
@@ -15,27 +15,23 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from kstate.errors import ConfigError, RetryableError
+from kstate.evolution import resolution
 from kstate.schemas import canonical
 
 SUFFIX = ".avsc"
 SUBJECT = "subject"
 
-Fault = Callable[[str, str], str | None]
-"""(reader's schema, writer's schema) → why the reader cannot read what the writer wrote, None when it can."""
-
 
 class FolderRegistry:
     """Satisfies `interfaces.Registry`. Several processes may register at the same time: ids are given once."""
 
-    def __init__(self, folder: str | Path, *, fault: Fault | None = None) -> None:
-        """`fault`: a new schema of a subject must be able to read the latest one, as registries ask by default."""
+    def __init__(self, folder: str | Path) -> None:
+        """Nothing is looked at yet."""
         self._folder = Path(folder)
-        self._fault = fault
         self.name = str(folder)
 
     def schema(self, schema_id: int) -> str | None:
@@ -66,11 +62,10 @@ class FolderRegistry:
                 return number
 
     def _check_compatible(self, subject: str, new: str, latest_id: int, latest: str) -> None:
-        reason = self._fault(new, latest) if self._fault else None
-        if reason is not None:
+        if faults := resolution(latest, new).faults:
             raise ConfigError(
                 f"The schema registry {self.name} refuses the schema of subject {subject!r}: it cannot read what was "
-                f"written with schema {latest_id}: {reason}. New: {new}. Schema {latest_id}: {latest}.",
+                f"written with schema {latest_id}: {'; '.join(faults)}. New: {new}. Schema {latest_id}: {latest}.",
                 hint="give new fields a default; or, when nobody needs the old records, use another topic.",
             )
 

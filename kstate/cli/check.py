@@ -11,8 +11,10 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from kstate.adapters.avro import AvroCodecs
+from kstate.adapters.registry import open_registry
 from kstate.api.faults import Fault
 from kstate.api.job import Job
+from kstate.api.names import place
 from kstate.api.specs import (
     MapSpec,
     OperatorSpec,
@@ -27,6 +29,7 @@ from kstate.api.specs import (
 from kstate.api.topology import examine
 from kstate.cli.job_summary import summary
 from kstate.cli.jobs import load_job
+from kstate.cli.settings import registry_setting
 from kstate.errors import ConfigError
 from kstate.interfaces import Codec
 from kstate.keys import key_fault
@@ -40,7 +43,7 @@ def check(
     """Find mistakes in a job before anything starts; exit code 2 when there are any."""
     try:
         found = load_job(job)
-        topology, faults = examined(found, AvroCodecs())
+        topology, faults = examined(found, AvroCodecs(open_registry(registry_setting())))
     except ConfigError as error:
         topology, faults = None, [_fault_of(job, error)]
     if as_json:
@@ -69,7 +72,22 @@ def examined(job: Job, codecs: AvroCodecs) -> tuple[Topology, list[Fault]]:
     topology, faults = examine(job)
     for spec in topology.operators:
         faults.extend(_codec_faults(spec, codecs))
+        faults.extend(_format_faults(spec, codecs))
     return topology, faults
+
+
+def _format_faults(spec: OperatorSpec, codecs: AvroCodecs) -> Iterator[Fault]:
+    """Framed topics without a registry to look their schemas up in."""
+    if codecs.registry is not None:
+        return
+    framed = [place(spec, each) for each in spec.inputs if "confluent" in (each.format, each.key_format)]
+    framed += [place(spec, each) for each in spec.outputs if each.format == "confluent"]
+    for where in framed:
+        yield Fault(
+            where,
+            "it has the format 'confluent', and no schema registry is set",
+            "set KSTATE_REGISTRY, or `registry` in kstate.toml, to the registry's URL or to a folder",
+        )
 
 
 def _codec_faults(spec: OperatorSpec, codecs: AvroCodecs) -> Iterator[Fault]:

@@ -28,7 +28,7 @@ from kstate.adapters.kafka import KafkaLog
 from kstate.adapters.process import new_incarnation, where_am_i
 from kstate.api.specs import OperatorSpec, Topology
 from kstate.cli import coordinator
-from kstate.cli.running import RunnableJob, await_broker
+from kstate.cli.running import RunnableJob, await_broker, claim_schemas
 from kstate.cli.worker import local_store
 from kstate.clock import Clock, Step, Steps, SystemClock
 from kstate.coordinator.core import Rules
@@ -92,6 +92,7 @@ def run_inline(runnable: RunnableJob, logger: Any, *, until_end: bool) -> int:
     """
     with closing(KafkaLog(runnable.settings, SystemClock())) as log:
         cluster = await_broker(log, logger)
+        claim_schemas(runnable, logger)
         inline = _Inline(replace(runnable, topology=leavable(runnable.topology)), log, cluster, logger)
         try:
             return inline.run(until_end=until_end)
@@ -136,7 +137,7 @@ class _Inline:
         """The worker's lives, one after the other, until one of them ends for good."""
         code = 0
         while not self._stopping:
-            member = Member(WORKER, self._begun(WORKER))
+            member = Member(WORKER, self._begun(WORKER), self._runnable.description().build)
             code = yield from self._life(member)
             if code == 0 or code in FINAL_EXIT_CODES or self._stopping:
                 break

@@ -13,6 +13,7 @@ import typer
 
 from kstate.adapters.avro import AvroCodecs
 from kstate.adapters.kafka import KafkaLog
+from kstate.adapters.registry import open_registry
 from kstate.api.describe import describe
 from kstate.api.specs import Topology
 from kstate.cli.check import checked
@@ -22,9 +23,10 @@ from kstate.clock import SystemClock
 from kstate.config import Settings
 from kstate.description import JobDescription
 from kstate.errors import ConfigError, KstateError, RetryableError
+from kstate.worker.formats import framed_outputs
 
 BROKER_WAIT_S = 1.0
-"""Pause between two questions to a broker that does not answer."""
+"""Pause between two questions to a broker, or a schema registry, that does not answer."""
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job, as module:attribute.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Log lines as JSON.")]
@@ -51,7 +53,8 @@ class RunnableJob:
 
 def runnable_job(job: str, bootstrap: str | None, data: Path | None) -> RunnableJob:
     """Load and check a job and its settings. Raises ConfigError with every fault of either."""
-    loaded, codecs = load_settings(bootstrap, data), AvroCodecs()
+    loaded = load_settings(bootstrap, data)
+    codecs = AvroCodecs(open_registry(loaded.settings.registry))
     topology = checked(load_job(job), codecs)
     if loaded.epoch_ms is not None:
         topology = replace(topology, epoch_ms=loaded.epoch_ms)
@@ -86,3 +89,18 @@ def await_broker(log: KafkaLog, logger: Any) -> str:
         except RetryableError as error:
             logger.warning("waiting for the broker", reason=str(error))
             clock.sleep(BROKER_WAIT_S)
+
+
+def claim_schemas(job: RunnableJob, logger: Any) -> None:
+    """Have the schemas of all framed outputs registered before anything is produced; a registry that is away is waited
+    for. Raises ConfigError, with the registry's message, for one that is refused.
+    """
+    clock = SystemClock()
+    for topic, codec in framed_outputs(job.topology, job.codecs):
+        while True:
+            try:
+                logger.debug("schema claimed", topic=topic, id=codec.claim())
+                break
+            except RetryableError as error:
+                logger.warning("waiting for the schema registry", topic=topic, reason=str(error))
+                clock.sleep(BROKER_WAIT_S)

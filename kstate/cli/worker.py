@@ -21,6 +21,7 @@ from kstate.cli.running import (
     RunnableJob,
     await_broker,
     checked_name,
+    claim_schemas,
     exit_code_of,
     runnable_job,
 )
@@ -53,9 +54,11 @@ def worker(  # noqa: PLR0913 (a command takes its options as parameters)
     logger = configure(name, as_json=as_json)
     with exit_code_of(f"kstate worker {name}"):
         runnable = runnable_job(job, bootstrap, data)
-        member = Member(checked_name(name), incarnation or new_incarnation(runnable.app, name))
+        build = runnable.description().build
+        member = Member(checked_name(name), incarnation or new_incarnation(runnable.app, name), build)
         with closing(KafkaLog(runnable.settings, SystemClock())) as log:
             cluster = await_broker(log, logger)
+            claim_schemas(runnable, logger)
             with closing(local_store(runnable, member, cluster, logger)) as store:
                 edges = WorkerEdges(log, store, runnable.codecs, SystemClock(), logger)
                 try:
