@@ -7,7 +7,7 @@ Everything here is batch-wise. Nothing blocks for long: waiting is done by the c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypedDict, TypeVar, runtime_checkable
 
@@ -300,6 +300,10 @@ class Codecs(Protocol):
 
     def value(self, type_: Any) -> Codec[Any]:
         """For a record class or a state's type; ConfigError when the type has no Avro form."""
+        ...
+
+    def resolving(self, type_: Any, writer: str) -> Callable[[Sequence[bytes]], list[Any]]:
+        """Reads values that another schema (canonical text) wrote as the type's; ConfigError when it cannot."""
         ...
 
     def key(self, type_: Any) -> KeyCodec[Any]:

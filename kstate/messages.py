@@ -78,6 +78,8 @@ class Heartbeat:
     exit_code: int = 0
     leaving: bool = False
     """Stopped in an orderly way after its last epoch: it may be declared dead at once."""
+    build: str = ""
+    """Of the job that the worker runs (`JobDescription.build`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,8 @@ class Member:
 
     name: str
     incarnation: str
+    build: str = ""
+    """Of the job it runs (`JobDescription.build`): a worker gets tiles only from a leader of the same build."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +68,26 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """Numeric ids of operators and states by name, never reused; they stand in every stored key."""
+    """Numeric ids of operators and states by name, never reused; they stand in every stored key.
+
+    Invariant: from plan to plan nothing is forgotten but what the job dropped, whose ids go to `retired`.
+    """
 
     operators: Mapping[str, int] = field(default_factory=dict)
     states: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """(operator uid, state name) → id, unique within the operator, from 1."""
     schemas: Mapping[int, str] = field(default_factory=dict)
-    """Schema id of stored values → canonical schema text, from 1."""
+    """Schema id of stored values → canonical schema text, from 1; of all that was ever written."""
     keys: Mapping[str, str] = field(default_factory=dict)
     """Operator uid → canonical text of its key type; a changed key type is refused."""
+    written: Mapping[tuple[str, str], tuple[int, ...]] = field(default_factory=dict)
+    """(operator uid, state name) → ids of all schemas that its values may be written with, the newest last."""
+    forms: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """(operator uid, state name) → what is stored, beside the schema: a changed form is refused."""
+    streams: Mapping[str, int] = field(default_factory=dict)
+    """Topic of an internal stream → schema id of its records, which do not name it themselves."""
+    retired: tuple[tuple[str, str, int], ...] = ()
+    """(operator uid, state name or "" for the operator, id) of what was dropped: the ids are never given again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +116,8 @@ class Plan:
     bounded: bool = False
     complete: bool = False
     """A bounded run is finished: workers stop, exit code 0."""
+    build: str = ""
+    """Of the job that the leader runs; tiles were granted in plans of the build that their worker runs."""
 
     def member(self, incarnation: str) -> Member | None:
         """The live member with this incarnation id."""

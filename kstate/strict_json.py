@@ -55,7 +55,7 @@ class Fields:
     def each(self, name: str, read: Callable[[object, str], T]) -> tuple[T, ...]:
         """Every item of a list, read by a function of (item, where it stands)."""
         where = f"{self._where}.{name}"
-        return tuple(read(item, f"{where}[{i}]") for i, item in enumerate(_list_at(self._take(name), where)))
+        return tuple(read(item, f"{where}[{i}]") for i, item in enumerate(list_at(self._take(name), where)))
 
     def numbers(self, name: str) -> dict[str, int]:
         """An object of text → whole number."""
@@ -109,7 +109,7 @@ def whole_at(value: object, where: str, least: int = 0) -> int:
 
 def row_at(value: object, where: str, width: int) -> list[object]:
     """A list of a fixed length. Raises DecodeError."""
-    row = _list_at(value, where)
+    row = list_at(value, where)
     if len(row) != width:
         raise _fault(where, f"a list of {width}", row)
     return row
@@ -125,7 +125,8 @@ def unique(pairs: Iterable[tuple[K, T]], where: str) -> dict[K, T]:
     return mapping
 
 
-def _list_at(value: object, where: str) -> list[object]:
+def list_at(value: object, where: str) -> list[object]:
+    """A list. Raises DecodeError."""
     if not isinstance(value, list):
         raise _fault(where, "a list", value)
     return value

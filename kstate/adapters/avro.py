@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from types import NoneType
 from typing import Any
 
@@ -10,6 +11,7 @@ from fastavro.schema import SchemaParseException, UnknownType
 
 from kstate.adapters.avro_codec import AvroCodec, AvroKeyCodec
 from kstate.adapters.avro_frames import AvroKeyFrames, FramedAvroCodec, Schemas
+from kstate.adapters.avro_resolution import ResolvingDecoder
 from kstate.errors import ConfigError
 from kstate.interfaces import KeyCodec, Registry
 from kstate.keys import key_fault, plain_key_codec
@@ -32,6 +34,7 @@ class AvroCodecs:
         """Without a registry no topic can be framed."""
         self.registry = registry
         self._values: dict[Any, AvroCodec] = {}
+        self._resolving: dict[tuple[Any, str], Callable[[Sequence[bytes]], list[Any]]] = {}
         self._keys: dict[Any, KeyCodec[Any]] = {}
         self._framed: dict[tuple[Any, str], FramedAvroCodec] = {}
 
@@ -40,6 +43,12 @@ class AvroCodecs:
         if type_ not in self._values:
             self._values[type_] = AvroCodec(type_)
         return self._values[type_]
+
+    def resolving(self, type_: Any, writer: str) -> Callable[[Sequence[bytes]], list[Any]]:
+        """Reads values that another schema (canonical text) wrote as the type's; ConfigError when it cannot."""
+        if (type_, writer) not in self._resolving:
+            self._resolving[type_, writer] = ResolvingDecoder(self.value(type_), writer).decode_many
+        return self._resolving[type_, writer]
 
     def key(self, type_: Any) -> KeyCodec[Any]:
         """For a key type; ConfigError for one without canonical bytes. Any: encodes by the key's own type."""

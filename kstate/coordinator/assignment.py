@@ -27,6 +27,8 @@ class Roll:
     """Dead whose successor was waited for long enough."""
     names: Mapping[str, str]
     """Incarnation → name, of the dead too."""
+    build: str = ""
+    """Of the leader's job: only those who run the same join and get tiles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,21 +81,23 @@ def reassigned(plan: Plan, roll: Roll) -> Ownership | None:
     """Who owns what after the deaths and arrivals of this moment; None when the plan may stay as it is.
 
     The tiles of a fenced dead worker go, whole, to the live member of its name, its successor, and after the wait for
-    it to those who have fewest. Newcomers become members; one whose name a live member bears has to wait.
+    it to those who have fewest. Newcomers become members; one whose name a live member bears has to wait. Members of
+    another build keep what they own, and get nothing.
     """
     grant = plan.version + 1
     members, joined = _members(plan, roll)
+    able = [member for member in members if member.build == roll.build]
     tiles, notes = plan.tiles, []
     for dead in dict.fromkeys(t.worker for t in plan.tiles if t.worker in roll.fenced):
         assert dead is not None
         lost = {tile for tile in tiles if tile.worker == dead}
-        heirs = _heirs(dead, members, roll)
+        heirs = _heirs(dead, able, roll)
         if heirs:
             tiles = spread(tiles, lost, heirs, grant)
             notes.append(f"{_count(len(lost), 'tile')} of {dead} to {_names(heirs)}")
-    if members and (orphans := {tile for tile in tiles if tile.worker is None}):
-        tiles = spread(tiles, orphans, members, grant)
-        notes.append(f"{_count(len(orphans), 'tile')} without owner to {_names(members)}")
+    if able and (orphans := {tile for tile in tiles if tile.worker is None}):
+        tiles = spread(tiles, orphans, able, grant)
+        notes.append(f"{_count(len(orphans), 'tile')} without owner to {_names(able)}")
     if joined:
         notes.append(f"{_names(joined)} joined")
     idle = {m.incarnation for m in plan.members} - {tile.worker for tile in plan.tiles}
@@ -106,15 +110,30 @@ def reassigned(plan: Plan, roll: Roll) -> Ownership | None:
 
 
 def newcomers(plan: Plan | None, roll: Roll) -> tuple[Member, ...]:
-    """Live workers outside the plan that may join: one per name, and none whose name a live member bears."""
+    """Live workers outside the plan that may join: of the leader's build, one per name, none whose name a live member
+    bears.
+    """
     members = () if plan is None else tuple(m for m in plan.members if m.incarnation not in roll.dead)
     taken = {m.name for m in members}
     known = {m.incarnation for m in members} | roll.dead
     fresh: dict[str, Member] = {}
     for member in roll.alive:
-        if member.incarnation not in known and member.name not in taken:
+        if member.build == roll.build and member.incarnation not in known and member.name not in taken:
             fresh.setdefault(member.name, member)
     return tuple(sorted(fresh.values(), key=by_name))
+
+
+def waiting(plan: Plan | None, roll: Roll) -> str | None:
+    """Why workers that are there get no tiles, or tiles no worker, because of their builds; None when nobody waits."""
+    members = () if plan is None else plan.members
+    others = [m for m in roll.alive if m.build != roll.build and m not in members and m.incarnation not in roll.dead]
+    stuck = [t for t in plan.tiles if t.worker is None or t.worker in roll.dead] if plan else []
+    if not others:
+        return None
+    who = ", ".join(f"{m.name} (build {m.build or 'unknown'})" for m in sorted(others, key=by_name))
+    able = [m for m in members if m.build == roll.build and m.incarnation not in roll.dead]
+    wait = f"{_count(len(stuck), 'tile')} without owner wait for a worker of this build"
+    return f"the leader runs build {roll.build}, not so {who}: {wait if stuck and not able else 'they get no tiles'}"
 
 
 def _members(plan: Plan, roll: Roll) -> tuple[tuple[Member, ...], tuple[Member, ...]]:

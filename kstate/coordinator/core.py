@@ -188,6 +188,7 @@ def _roll(state: State) -> Roll:
         fenced=state.recovery.fenced,
         overdue=state.recovery.overdue(state.now_ms, wait_ms),
         names=state.control.names,
+        build=state.job.build,
     )
 
 
@@ -212,23 +213,35 @@ def _are_enough(state: State, workers: int) -> bool:
 
 def _changed_plan(state: State, plan: Plan) -> Publish | None:
     """The next plan because of deaths, arrivals, or what the job needs beyond the newest plan."""
-    grown = _with_new_shards(plan, state.draft)
-    ownership = assignment.reassigned(grown, _roll(state))
+    roll = _roll(state)
+    fitted = _fitted(plan, state, roll)
+    ownership = assignment.reassigned(fitted, roll)
     if ownership is not None:
         return _publish(state, plan, ownership)
-    if state.draft is not None:
-        return _publish(state, plan, Ownership(grown.members, grown.dead, grown.tiles, ""))
+    if state.draft is not None or fitted.tiles != plan.tiles:
+        undelivered = tuple(sorted(roll.dead & {tile.worker for tile in fitted.tiles if tile.worker}))
+        reason = "" if state.draft is not None else "the last tiles of dropped operators are gone"
+        members = tuple(member for member in fitted.members if member.incarnation not in roll.dead)
+        return _publish(state, plan, Ownership(members, undelivered, fitted.tiles, reason))
     return None
 
 
-def _with_new_shards(plan: Plan, draft: Draft | None) -> Plan:
-    """The plan with tiles, nobody's yet, for operators that are new in the draft."""
-    if draft is None:
-        return plan
-    known = {tile.shard for tile in plan.tiles}
-    shards = [Shard(uid, p) for uid, partitions in draft.shards.items() for p in range(partitions)]
-    new = [Tile(shard, FULL_RANGE, None, plan.version + 1) for shard in shards if shard not in known]
-    return replace(plan, tiles=(*plan.tiles, *new))
+def waiting(state: State) -> str | None:
+    """Who waits because of another build, and what for; None when nobody does."""
+    return assignment.waiting(state.control.plan, _roll(state))
+
+
+def _fitted(plan: Plan, state: State, roll: Roll) -> Plan:
+    """The plan with tiles, nobody's yet, for operators that are new in the draft, without those of dropped ones.
+
+    A worker of an older build keeps its tiles of a dropped operator until it stops: taking them would stop it.
+    """
+    kept = [t for t in plan.tiles if state.job.operator(t.shard.operator) or t.worker not in {None, *roll.fenced}]
+    known = {tile.shard for tile in kept}
+    shards = state.draft.shards if state.draft else {}
+    needed = [Shard(uid, p) for uid, partitions in shards.items() for p in range(partitions)]
+    new = [Tile(shard, FULL_RANGE, None, plan.version + 1) for shard in needed if shard not in known]
+    return replace(plan, tiles=(*kept, *new))
 
 
 def _bounded_run(state: State, plan: Plan) -> Publish | TakeEnds | None:
@@ -266,6 +279,7 @@ def _publish(state: State, base: Plan | None, ownership: Ownership) -> Publish:
         ends={**source.ends, **state.taken},
         bounded=source.bounded,
         complete=draft is None and base is not None and base.complete,
+        build=state.job.build,
     )
     if fault := tiling_fault(plan):
         raise AssertionError(f"{fault} (S8)")

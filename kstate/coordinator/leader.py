@@ -18,8 +18,10 @@ from kstate.clock import Step, Steps
 from kstate.config import Settings
 from kstate.coordinator.candidacy import stand_by
 from kstate.coordinator.commands import Command, Declare, Fence, Finish, Halt, Publish, TakeEnds
+from kstate.coordinator.continuity import check_continues
+from kstate.coordinator.control import ControlView, take
 from kstate.coordinator.control_log import ControlLog
-from kstate.coordinator.core import Rules, State, decide, fresh_state, observe
+from kstate.coordinator.core import Rules, State, decide, fresh_state, observe, waiting
 from kstate.coordinator.edges import LeaderEdges
 from kstate.coordinator.events import ControlRead, EndsTaken, Event, Fenced, OwnBeat, Surveyed, Tick, TopicsCounted
 from kstate.coordinator.reports import ReportsReader, send_report
@@ -35,6 +37,7 @@ T = TypeVar("T")
 IDLE = Step("idle", wait=0.05)
 RETRY = Step("retry", wait=0.5)
 CONTROL_READ = Step("control-read")
+CONTINUES = Step("continues")
 FENCED = Step("fenced")
 ENDS_TAKEN = Step("ends-taken")
 TERM_STARTED = Step("term-started")
@@ -69,6 +72,7 @@ class Leader:
         self._reports: ReportsReader | None = None
         self._beat: LeaderBeat | None = None
         self._topics_at = float("-inf")
+        self._told: str | None = None
         self._stopping = False
 
     @property
@@ -95,8 +99,12 @@ class Leader:
         """
         try:
             yield from self._patiently(lambda: prepare(self._edges.log, self._job, self._settings))
+            yield from self._patiently(self._check_continues)
             ended = yield from self._patiently(self._stand_by)
-            return (yield from self._lead()) if ended is None else ended
+            if ended is not None:
+                return ended
+            yield from self._patiently(self._check_continues)  # whoever led meanwhile may have run another version
+            return (yield from self._lead())
         except _Stopping:
             return 0
         finally:
@@ -112,6 +120,7 @@ class Leader:
             yield from self._listen()
             match decide(self._state):
                 case None:
+                    self._tell_who_waits()
                     yield IDLE
                 case Finish(exit_code):
                     return exit_code
@@ -120,6 +129,18 @@ class Leader:
                         yield from self._carry_out(command)
                     except RetryableError as error:  # what is still due is decided anew
                         yield from self._pause(error)
+
+    def _check_continues(self) -> Steps[None]:
+        """Refuse a job that does not continue the newest plan before anybody who leads is disturbed."""
+        control, view = ControlLog(self._edges.log, self._job.app, self._edges.clock), ControlView()
+        try:
+            for message in (yield from control.visible()):
+                view = take(view, message)
+        finally:
+            control.close()
+        if view.plan is not None:
+            check_continues(self._job, view.plan)
+        yield CONTINUES
 
     def _stand_by(self) -> Steps[int | None]:
         waiting = stand_by(self._edges, self._job.app, self._patience_s())
@@ -166,11 +187,17 @@ class Leader:
         yield Step("reports-started")
 
     def _survey(self) -> Steps[None]:
-        """Compare job and cluster; what people must mend halts the job, so that its workers stop too."""
-        survey = Survey(self._edges.log, self._job, self._settings, self._state.control.plan)
+        """Compare job and cluster; what people must mend halts the job, so that its workers stop too.
+
+        Workers of another version are left alone: it is this one that is wrong.
+        """
+        plan = self._state.control.plan
+        survey = Survey(self._edges.log, self._job, self._settings, plan)
         try:
             draft = yield from self._patiently(lambda: survey.run(bounded=self._office.until_end))
         except ConfigError as error:
+            if plan is not None and plan.build != self._job.build:
+                raise
             while self._state.control.halted is None:
                 yield from self._write("halt", JobHalted(self._state.control.term, str(error), error.exit_code))
             raise
@@ -189,6 +216,13 @@ class Leader:
             yield from self._pause(error)
         if self._state.control.leader != self._office.name:
             raise self._superseded()
+
+    def _tell_who_waits(self) -> None:
+        """Once per reason: workers of another build get nothing from this leader."""
+        reason = waiting(self._state)
+        if reason is not None and reason != self._told:
+            self._edges.logger.warning("workers of another build wait", reason=reason)
+        self._told = reason
 
     def _hear(self) -> None:
         assert self._reports is not None

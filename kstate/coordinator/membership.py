@@ -84,7 +84,7 @@ def heard(membership: Membership, beat: Heartbeat) -> Membership:
     if known is not None and known.ended is not None:
         return membership
     ended = f"{beat.name} left in an orderly way" if beat.leaving else None
-    presence = Presence(Member(beat.name, beat.incarnation), beat.host, 0, ended)
+    presence = Presence(Member(beat.name, beat.incarnation, beat.build), beat.host, 0, ended)
     return replace(membership, present={**membership.present, beat.incarnation: presence})
 
 

@@ -15,7 +15,7 @@ from kstate.coordinator.events import Draft
 from kstate.description import InputDescription, JobDescription
 from kstate.errors import ConfigError
 from kstate.interfaces import Log
-from kstate.plan import InputPartition, Plan, Registry, TopicPartition, backup_topic, control_topic, stream_topic
+from kstate.plan import InputPartition, Plan, Registry, TopicPartition, backup_topic, control_topic
 
 SURVEYED = Step("surveyed")
 TOPICS_CREATED = Step("topics-created")
@@ -54,35 +54,38 @@ class Survey:
         registry = continuity.extended_registry(self._job, self._plan.registry if self._plan else Registry())
         shards = {o.uid: counts[o.inputs[0].topic] for o in self._job.operators}
         draft = Draft(registry, counts, shards, starts, ends, bounded, self._reason(bounded=bounded))
-        return None if self._plan is not None and _says_it_all(self._plan, draft) else draft
+        same_build = self._plan is not None and self._plan.build == self._job.build
+        return None if same_build and self._plan is not None and _says_it_all(self._plan, draft) else draft
 
     def _checked_counts(self) -> dict[str, int]:
         job, plan = self._job, self._plan
         planned = plan.partitions if plan else {}
-        found = self._log.partitions({**planned, **dict.fromkeys(_all_topics(job))})
+        found = self._log.partitions(dict.fromkeys([*planned, *_all_topics(job)]))
         if plan is not None:
             continuity.check_continues(job, plan)
-            if fault := topics.changed_counts(plan, found):
+            if fault := topics.changed_counts(plan, {topic: found[topic] for topic in _all_topics(job)}):
                 raise ConfigError(fault)
-        return {**planned, **topics.partition_counts(job, found, self._settings.stream_partitions)}
+        return topics.partition_counts(job, found, self._settings.stream_partitions)
 
     def _check_no_leftovers(self, counts: Mapping[str, int]) -> None:
-        """Backups and streams of operators that no plan knows must be empty: old state must not become new state."""
-        known = self._plan.registry.operators if self._plan else {}
-        new = [o for o in self._job.operators if o.uid not in known]
-        own = {backup_topic(self._job.app, o.uid) for o in new}
-        own |= {stream_topic(self._job.app, o.uid, out.name) for o in new for out in o.outputs if out.internal}
+        """Backups and streams that the plan does not know must be empty: old state must not become new state."""
+        operators = self._plan.registry.operators if self._plan else {}
+        known = self._plan.partitions if self._plan else {}
+        own = {backup_topic(self._job.app, o.uid) for o in self._job.operators if o.uid not in operators}
+        own |= {out.topic for o in self._job.operators for out in o.outputs if out.internal and out.topic not in known}
         ends = self._log.end_offsets(_partitions(own & counts.keys(), counts), committed=False)
         if full := sorted({source.topic for source, end in ends.items() if end > 0}):
             raise ConfigError(
                 f"Job '{self._job.app}' has no plan for {', '.join(full)}, but there are records in it: "
-                "another life of this job left them, and they would be taken for its state.",
+                "another life or version of this job left them, and they would be taken for its state.",
                 hint="delete the topics and the workers' data folders, or choose another application name.",
             )
 
     def _starts(self, counts: Mapping[str, int]) -> dict[InputPartition, int]:
-        """Start offsets: those of the plan, and for what is new resolved once, now."""
-        starts = dict(self._plan.starts) if self._plan else {}
+        """Start offsets: those of the plan, and for what is new resolved once, now; none for what is read no more."""
+        read = {(operator.uid, source.topic) for operator in self._job.operators for source in operator.inputs}
+        planned = self._plan.starts if self._plan else {}
+        starts = {place: offset for place, offset in planned.items() if place[:2] in read}
         for operator in self._job.operators:
             for source in operator.inputs:
                 if (operator.uid, source.topic, 0) not in starts:
@@ -110,21 +113,16 @@ class Survey:
                     ends.update(_placed(operator.uid, taken))
         ends = {place: max(end, starts[place]) for place, end in ends.items()}
         under_way = self._plan is not None and self._plan.bounded and not self._plan.complete
-        return {**ends, **self._plan.ends} if self._plan is not None and under_way else ends
+        if self._plan is None or not under_way:
+            return ends
+        return {**ends, **{place: end for place, end in self._plan.ends.items() if place in starts}}
 
     def _reason(self, *, bounded: bool) -> str:
         if self._plan is None:
             return "a bounded run" if bounded else ""
-        known = self._plan.registry
-        new = [f"operator '{o.uid}'" for o in self._job.operators if o.uid not in known.operators]
-        new += [
-            f"state '{s.name}' of '{o.uid}'"
-            for o in self._job.operators
-            for s in o.states
-            if o.uid in known.operators and (o.uid, s.name) not in known.states
-        ]
         mode = "a bounded run" if bounded else "an unbounded run"
-        parts = [f"new: {', '.join(new)}"] if new else []
+        parts = continuity.changes(self._job, self._plan)
+        parts += [f"build {self._job.build}"] if self._job.build != self._plan.build else []
         return "; ".join([*parts, *([mode] if bounded or self._plan.bounded else [])]) or "the job was extended"
 
 

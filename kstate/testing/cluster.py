@@ -109,7 +109,7 @@ class Cluster:
     def start_worker(self, name: str) -> Process:
         """A new incarnation of a worker; a supervisor starts the next one when it is gone."""
         world, blueprint = self.world, self.blueprint
-        member = Member(name, f"{name}.{next(self._starts)}")
+        member = Member(name, f"{name}.{next(self._starts)}", blueprint.description.build)
         store = self.stores.setdefault(name, MemoryStore())
         edges = WorkerEdges(world.log, store, blueprint.codecs, world.clock, self._logger)
         load = Load(blueprint.topology.app, member, "memory", 1)

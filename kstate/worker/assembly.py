@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -15,6 +16,7 @@ from kstate.errors import ConfigError
 from kstate.interfaces import Codecs, EventLog
 from kstate.plan import Plan, Shard
 from kstate.state.cache import StateCache, StateColumn
+from kstate.state.columns import Decoder
 from kstate.state.layout import shard_prefix
 from kstate.state.replay import plan_starts
 from kstate.worker.decode import InputDecoder
@@ -38,6 +40,14 @@ class Assembly:
     def processors(self, plan: Plan) -> dict[str, Processor]:
         """A processor per operator, by uid."""
         return {spec.uid: self._processor(spec, plan) for spec in self.topology.operators}
+
+    def ids(self, plan: Plan) -> list[tuple[int | None, ...]]:
+        """The ids that a plan gives the operators and states of this topology: they stand in every stored key."""
+        registry = plan.registry
+        return [
+            (registry.operators.get(spec.uid), *(registry.states.get((spec.uid, state.name)) for state in spec.states))
+            for spec in self.topology.operators
+        ]
 
     def shard(self, shard: Shard, plan: Plan) -> OwnedShard:
         """A shard of which nothing is owned yet."""
@@ -95,7 +105,19 @@ class Assembly:
                 hint="this worker runs other code than the coordinator: deploy the same build to both.",
             )
         state_id = plan.registry.states[(spec.uid, state.name)]
-        return StateColumn(state.name, state_id, ids[codec.schema], codec, self.settings.state.value_bytes_max)
+        limit, texts = self.settings.state.value_bytes_max, plan.registry.schemas
+        older = partial(older_decoder, self.codecs, state, texts)
+        return StateColumn(state.name, state_id, ids[codec.schema], codec, limit, decoder_of=older)
+
+
+def older_decoder(codecs: Codecs, state: StateSpec, texts: Mapping[int, str], schema_id: int) -> Decoder:
+    """Reads values of a state that another build wrote with this schema; `texts` are those of the plan, by id."""
+    if schema_id not in texts:
+        raise ConfigError(
+            f"State {state.name!r} holds a value of schema {schema_id}, which the plan does not know.",
+            hint="the local store is not of this job's plan: delete the worker's data folder, the backup has it all.",
+        )
+    return codecs.resolving(state.type, texts[schema_id])
 
 
 def _no_key(key: bytes) -> None:

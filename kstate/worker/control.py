@@ -25,12 +25,14 @@ class Standing(Enum):
 class ControlFollower:
     """Reads the control topic in order and keeps what counts.
 
-    Invariant: `plan` is the newest plan read, `halted` is set while the term read last has halted the job, `dead` holds
-    every incarnation ever declared dead in what was read.
+    Invariant: `plan` is the newest plan read, `own` the newest of this worker's own build, `halted` is set while the
+    term read last has halted the job, `dead` holds every incarnation ever declared dead in what was read.
     """
 
-    def __init__(self, log: Log, app: str, clock: Clock) -> None:
+    def __init__(self, log: Log, app: str, clock: Clock, build: str = "") -> None:
         self.plan: Plan | None = None
+        self.own: Plan | None = None
+        self._build = build
         self.halted: JobHalted | None = None
         self._dead: set[str] = set()
         self._named: set[str] = set()
@@ -65,6 +67,7 @@ class ControlFollower:
             match message:
                 case PlanPublished(plan):
                     self.plan = plan
+                    self.own = plan if plan.build == self._build else self.own
                     self._dead.update(plan.dead)
                     self._named.update(member.incarnation for member in plan.members)
                 case WorkerDied(incarnation=incarnation):

@@ -26,7 +26,7 @@ class Session:
         self._log = log
         self._clock = clock
         self._logger = logger
-        self._tries = 0
+        self._told = member.build
 
     def open(self) -> Steps[None]:
         """Open the id, then read control to a fresh end, again and again until the broker answers (S3)."""
@@ -49,9 +49,13 @@ class Session:
         yield from self.open()
 
     def await_membership(self) -> Steps[None]:
-        """Own nothing until a plan names this incarnation; an earlier halt of the job does not concern it."""
+        """Own nothing until a plan names this incarnation; an earlier halt of the job does not concern it.
+
+        While the leader runs another build none will, which is no reason to end: it may be stopped any moment.
+        """
         while self.control.standing(self.member.incarnation) is Standing.UNKNOWN:
             self.control.halted = None
+            self._tell_builds("waiting", "this worker gets no tiles until it is of the same build")
             yield WAITING
             yield from self.follow()
 
@@ -63,6 +67,8 @@ class Session:
             self._logger.warning("broker-away", doing="following control", reason=str(error))
             yield RETRY
         self.check()
+        if self.control.standing(self.member.incarnation) is Standing.MEMBER:
+            self._tell_builds("superseded", "this worker keeps what it owns until it stops, and gets nothing more")
 
     def check(self) -> None:
         """Raise FencedError when this incarnation was declared dead or is a member no more."""
@@ -71,6 +77,15 @@ class Session:
                 f"Worker {self.member.name!r}, incarnation {self.member.incarnation}, was declared dead: it stops.",
                 hint="nothing is lost; start the worker again and it joins as a new incarnation.",
             )
+
+    def _tell_builds(self, event: str, meaning: str) -> None:
+        """Once per build of the leader that is not this worker's."""
+        plan = self.control.plan
+        leading = self.member.build if plan is None else plan.build
+        if leading not in (self.member.build, self._told):
+            reason = f"the leader runs build {leading or 'unknown'}, this worker {self.member.build}: {meaning}"
+            self._logger.info(event, reason=reason)
+        self._told = leading
 
     def _renew(self) -> None:
         self.producer.close()

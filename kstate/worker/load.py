@@ -20,7 +20,7 @@ class Load:
         self._topic = reports_topic(app)
         self._beats = 0
         self._opened = False
-        self.snapshot = Heartbeat(member.incarnation, member.name, host, pid, 0, 0, ())
+        self.snapshot = Heartbeat(member.incarnation, member.name, host, pid, 0, 0, (), build=member.build)
 
     def opened(self) -> None:
         """The transactional id is open: heartbeats may begin (S3)."""

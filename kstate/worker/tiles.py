@@ -41,6 +41,8 @@ class Tiles:
 
     def __init__(self, assembly: Assembly, edges: WorkerEdges, load: Load, incarnation: str) -> None:
         self.plan: Plan | None = None
+        self._own_plan: Plan | None = None
+        """The newest of this worker's build: the ids, counts and start offsets that its code stands for."""
         self.shards: dict[Shard, OwnedShard] = {}
         """Those with a tile that runs."""
         self.processors: dict[str, Processor] = {}
@@ -53,17 +55,24 @@ class Tiles:
         self._adoptions = Adoptions(self._restore)
         self._ends: dict[tuple[str, TopicPartition], int] = {}
 
-    def take(self, plan: Plan) -> None:
-        """Queue what a newer plan grants; FencedError when it takes a tile away (S6 and S7 are not built yet)."""
-        if self.plan is None:
-            self.processors = self._assembly.processors(plan)
-            for processor in self.processors.values():
-                processor.instance.open()
+    def take(self, plan: Plan, own: Plan | None) -> None:
+        """Queue what a newer plan grants; FencedError when it takes a tile away (S6 and S7 are not built yet).
+
+        `own` is the newest plan of this worker's build: every tile it has was granted in one of those, and a plan of
+        another build may know other operators, states and inputs.
+        """
+        self._take_ids(own)
         granted = set(plan.owned_by(self._incarnation))
         held = {tile for shard in self.shards.values() for tile in shard.tiles.values()} | set(self._adoptions.tiles())
         if taken := held - granted:
             raise FencedError(
                 f"Plan {plan.version} takes {min(map(str, taken))} from this worker without a release: it stops.",
+                hint="nothing is lost; start the worker again and it joins as a new incarnation.",
+            )
+        if granted and own is None:
+            raise FencedError(
+                f"Plan {plan.version} is of build {plan.build}, and the one that granted {min(map(str, granted))} to "
+                "this worker is gone: it stops.",
                 hint="nothing is lost; start the worker again and it joins as a new incarnation.",
             )
         for tile in sorted(granted - held, key=lambda t: (t.shard, t.key_range)):
@@ -112,7 +121,7 @@ class Tiles:
 
     def partitions(self) -> Mapping[str, int]:
         """Partition count by topic, as in the plan."""
-        return self.plan.partitions if self.plan else {}
+        return self._own_plan.partitions if self._own_plan else {}
 
     def publish(self) -> None:
         """Let the next heartbeat tell how all tiles stand."""
@@ -123,20 +132,36 @@ class Tiles:
         for processor in self.processors.values():
             processor.instance.close()
 
+    def _take_ids(self, own: Plan | None) -> None:
+        """Assemble the operators by the first plan of this build; later ones must give them the same ids."""
+        if own is None or own is self._own_plan:
+            return
+        if self._own_plan is None:
+            self.processors = self._assembly.processors(own)
+            for processor in self.processors.values():
+                processor.instance.open()
+        elif self._assembly.ids(own) != self._assembly.ids(self._own_plan):
+            raise FencedError(
+                f"Plan {own.version} gives other ids to this worker's state than plan {self._own_plan.version}: "
+                "a version between them dropped some of it. It stops.",
+                hint="start the worker again; what was dropped begins anew.",
+            )
+        self._own_plan = own
+
     def _restore(self, tile: Tile) -> Steps[Lineage]:
-        assert self.plan is not None
+        assert self._own_plan is not None
         app, edges = self._assembly.topology.app, self._edges
         partition = TopicPartition(backup_topic(app, tile.shard.operator), tile.shard.partition)
-        target = RestoreTarget(partition, self.plan.registry.operators[tile.shard.operator], tile.key_range)
+        target = RestoreTarget(partition, self._own_plan.registry.operators[tile.shard.operator], tile.key_range)
         return restore(edges.log, edges.store, target, edges.clock, self._assembly.settings)
 
     def _own(self, ready: Iterable[Adopted]) -> None:
         """Run restored tiles from where their markers say."""
-        assert self.plan is not None
+        assert self._own_plan is not None
         for adopted in ready:
             name = adopted.tile.shard
             if name not in self.shards:
-                self.shards[name] = self._assembly.shard(name, self.plan)
+                self.shards[name] = self._assembly.shard(name, self._own_plan)
             self.shards[name].adopt(adopted.tile, adopted.lineage)
             self._edges.logger.info("adopted", tile=str(adopted.tile), grant=adopted.tile.grant)
         self.rewind()

@@ -34,7 +34,7 @@ class Worker:
     def __init__(self, topology: Topology, settings: Settings, edges: WorkerEdges, load: Load, member: Member) -> None:
         self.load = load
         self._logger = edges.logger
-        control = ControlFollower(edges.log, topology.app, edges.clock)
+        control = ControlFollower(edges.log, topology.app, edges.clock, member.build)
         assembly = Assembly(topology, edges.codecs, settings, edges.logger)
         self._session = Session(edges.log, control, member, edges.clock, edges.logger)
         self._tiles = Tiles(assembly, edges, load, member.incarnation)
@@ -67,7 +67,7 @@ class Worker:
         if control.halted is not None:
             self._stopping, self._exit_code = True, control.halted.exit_code
         if control.plan is not None and control.plan is not tiles.plan:
-            tiles.take(control.plan)
+            tiles.take(control.plan, control.own)
             self._stopping = self._stopping or control.plan.complete
 
     def stop(self) -> None:

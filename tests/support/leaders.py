@@ -26,7 +26,7 @@ from kstate.messages import (
     TileReport,
     WorkerDied,
 )
-from kstate.plan import Plan, TopicPartition, control_topic, reports_topic, tiling_fault
+from kstate.plan import Member, Plan, TopicPartition, control_topic, reports_topic, tiling_fault
 from kstate.testing.memory_log import MemoryLog
 from kstate.testing.virtual_time import VirtualClock
 from kstate.wire import decode_control, encode_report
@@ -94,20 +94,20 @@ class Stage:
         self.actors += [actor, Actor(self._while(actor, leader.beat))]
         return actor
 
-    def worker(self, incarnation: str, *, done: bool = False) -> Actor:
+    def worker(self, incarnation: str, *, done: bool = False, job: JobDescription = JOB) -> Actor:
         """A worker that does nothing but heartbeat; `done`: it reports all its tiles to be at their ends."""
-        name = incarnation.rpartition(".")[0]
-        actor = Actor(self._beats(incarnation, name, done=done))
+        actor = Actor(self._beats(Member(incarnation.rpartition(".")[0], incarnation, job.build), done=done))
         self.workers[incarnation] = actor
         self.actors.append(actor)
         return actor
 
-    def _beats(self, incarnation: str, name: str, *, done: bool) -> Steps[None]:
+    def _beats(self, member: Member, *, done: bool) -> Steps[None]:
+        incarnation, name = member.incarnation, member.name
         for sequence in range(100_000):
             plan = self.plan()
             tiles = _tiles_at_their_ends(plan, incarnation) if plan and done else ()
             over = plan is not None and plan.complete and plan.member(incarnation) is not None
-            self.report(Heartbeat(incarnation, name, "host", 1, sequence, 0, tiles, leaving=over))
+            self.report(Heartbeat(incarnation, name, "host", 1, sequence, 0, tiles, leaving=over, build=member.build))
             if over:
                 return
             yield Step("beat", wait=0.4)

@@ -1,6 +1,7 @@
 """Messages of the control plane: what is written is read again, anything else is refused by name."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,13 +36,17 @@ REGISTRIES = st.builds(
     states=st.dictionaries(st.tuples(TEXT, TEXT), COUNT, max_size=3),
     schemas=st.dictionaries(COUNT, TEXT, max_size=3),
     keys=st.dictionaries(TEXT, TEXT, max_size=3),
+    written=st.dictionaries(st.tuples(TEXT, TEXT), st.lists(COUNT, max_size=3).map(tuple), max_size=3),
+    forms=st.dictionaries(st.tuples(TEXT, TEXT), TEXT, max_size=3),
+    streams=st.dictionaries(TEXT, COUNT, max_size=3),
+    retired=st.lists(st.tuples(TEXT, TEXT, COUNT), max_size=3).map(tuple),
 )
 PLANS = st.builds(
     Plan,
     app=TEXT,
     version=COUNT,
     term=COUNT,
-    members=st.lists(st.builds(Member, TEXT, TEXT), max_size=3).map(tuple),
+    members=st.lists(st.builds(Member, TEXT, TEXT, TEXT), max_size=3).map(tuple),
     dead=st.lists(TEXT, max_size=3).map(tuple),
     tiles=st.lists(st.builds(Tile, SHARDS, RANGES, st.none() | TEXT, COUNT), max_size=3).map(tuple),
     registry=REGISTRIES,
@@ -50,6 +55,7 @@ PLANS = st.builds(
     ends=OFFSETS,
     bounded=st.booleans(),
     complete=st.booleans(),
+    build=TEXT,
 )
 CONTROL: st.SearchStrategy[Control] = st.one_of(
     st.builds(TermStarted, COUNT, TEXT),
@@ -71,6 +77,7 @@ REPORTS: st.SearchStrategy[Report] = st.one_of(
         fatal=st.none() | TEXT,
         exit_code=COUNT,
         leaving=st.booleans(),
+        build=TEXT,
     ),
     st.builds(ProcessExited, TEXT, st.integers(-64, 255), st.booleans()),
     st.builds(LeaderBeat, COUNT, TEXT),
@@ -157,8 +164,8 @@ def _mutate(value: Any, draw: st.DataObject) -> None:
         (b"[1]", "an object"),
         (b"{}", "a field 'v'"),
         (
-            b'{"v":2,"kind":"term-started","term":1,"leader":"a"}',
-            "Control message.v: expected format version 1, found '2'",
+            b'{"v":3,"kind":"term-started","term":1,"leader":"a"}',
+            "Control message.v: expected format version 1 to 2, found '3'",
         ),
         (b'{"v":1,"kind":"nonsense"}', "Control message.kind"),
         (b'{"v":1,"kind":"term-started","term":1}', "a field 'leader'"),
@@ -191,5 +198,31 @@ def test_a_fault_deep_inside_a_plan_is_named_by_its_path() -> None:
 def test_the_bytes_of_a_decision_are_fixed() -> None:
     """Other releases must read what this one writes: a golden value."""
     assert encode_control(WorkerDied(3, "app-worker-1-00", "process exited with -9")) == (
-        b'{"v":1,"kind":"worker-died","term":3,"incarnation":"app-worker-1-00","reason":"process exited with -9"}'
+        b'{"v":2,"kind":"worker-died","term":3,"incarnation":"app-worker-1-00","reason":"process exited with -9"}'
     )
+
+
+def test_plans_of_the_first_format_are_still_read() -> None:
+    """It knew no builds, and not which schemas a state was written with: that is empty then."""
+    lines = Path(__file__).parents[1].joinpath("golden/job-control-v1.jsonl").read_bytes().splitlines()
+    started, published = map(decode_control, lines)
+    assert started == TermStarted(1, "leader.1")
+    assert isinstance(published, PlanPublished)
+    plan = published.plan
+    assert plan.members == (Member("worker-0", "worker-0.2", ""),)
+    assert plan.registry.states == {("baskets", "basket"): 1, ("baskets", "cents"): 2, ("baskets", "note"): 3}
+    assert (plan.build, plan.registry.written, plan.registry.forms, plan.registry.retired) == ("", {}, {}, ())
+
+
+def test_a_heartbeat_of_the_first_format_is_still_read() -> None:
+    """A worker of an older release says no build, so it gets no tiles."""
+    beat = Heartbeat("w-1", "w", "host", 1, 2, 3, ())
+    old = encode_report(beat).replace(b'"v":2', b'"v":1').replace(b',"build":""', b"")
+    assert decode_report(old) == beat
+
+
+def test_the_first_format_with_later_fields_is_refused() -> None:
+    """Strict as ever: a message is of one format."""
+    new = encode_report(Heartbeat("w-1", "w", "host", 1, 2, 3, ())).replace(b'"v":2', b'"v":1')
+    with pytest.raises(DecodeError, match="expected no further field, found 'build'"):
+        decode_report(new)

@@ -53,6 +53,7 @@ def draft(ends: Mapping[InputPartition, int] | None = None) -> Draft:
 
 def beat(name: str, start: int = 1, **fields: Any) -> Heartbeat:
     """A heartbeat of the n-th start of a worker."""
+    fields = {"build": JOB.build, **fields}
     return Heartbeat(f"{name}-{start}", name, "host", 1, 1, 0, fields.pop("tiles", ()), **fields)
 
 

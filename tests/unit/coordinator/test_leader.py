@@ -48,9 +48,10 @@ def test_start_positions_are_resolved_once_into_the_plan(stage: Stage, start: An
         lines.append({"value": b"x", "partition": 0}, stage.clock.time_ms(), None)
     stage.log.delete_records({TopicPartition("lines", 0): 1})
     split = OperatorDescription("split", "none", (InputDescription("lines", "lines", start),), SPLIT.outputs)
-    stage.leader(job=JobDescription("app", (split, COUNT)))
-    stage.worker("worker-1.1")
-    stage.worker("worker-2.1")
+    job = JobDescription("app", (split, COUNT))
+    stage.leader(job=job)
+    stage.worker("worker-1.1", job=job)
+    stage.worker("worker-2.1", job=job)
     stage.await_true(stage.plan)
     plan = stage.plan()
     assert plan is not None

@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 
 from kstate.config import Settings
-from kstate.coordinator.continuity import check_continues, extended_registry
 from kstate.coordinator.topics import changed_counts, leadership_topics, partition_counts, topics_to_create
 from kstate.description import (
     InputDescription,
@@ -104,49 +103,6 @@ def a_plan(registry: Registry, partitions: Mapping[str, int] | None = None) -> P
     """A plan that reads lines and words."""
     starts = {("split", "lines", 0): 0, ("count", WORDS, 0): 0}
     return Plan("app", 7, 1, (), (), (), registry, partitions or {}, starts)
-
-
-def test_ids_are_allotted_by_name_and_kept() -> None:
-    """New states get new ids whatever the order of declaration, and a vanished one's id is not given again."""
-    first = extended_registry(JOB, Registry())
-    assert first.operators == {"split": 1, "count": 2}
-    assert first.states == {("count", "n"): 1}
-    assert first.schemas == {1: '"long"'}
-    assert first.keys == {"split": "none", "count": "string"}
-    more = replace(COUNT, states=(StateDescription("a", '"string"'), StateDescription("b", '"long"'), *COUNT.states))
-    second = extended_registry(JobDescription("app", (more, SPLIT)), first)
-    assert second.operators == {"split": 1, "count": 2}
-    assert second.states == {("count", "n"): 1, ("count", "a"): 2, ("count", "b"): 3}
-    assert second.schemas == {1: '"long"', 2: '"string"'}
-    without = replace(COUNT, states=(StateDescription("c", '"long"'),))
-    assert extended_registry(JobDescription("app", (without,)), second).states["count", "c"] == 4
-
-
-@pytest.mark.parametrize(
-    ("job", "fault"),
-    [
-        (JobDescription("app", (COUNT,)), "operator 'split' is no longer in the job"),
-        (JobDescription("app", (SPLIT, replace(COUNT, key_type="long"))), "'count' was string and is long now"),
-        (JobDescription("app", (SPLIT, replace(COUNT, states=()))), "state 'n' of operator 'count' vanished"),
-        (
-            JobDescription("app", (replace(SPLIT, inputs=(InputDescription("lines", "pages"),)), COUNT)),
-            "operator 'split' no longer reads topic 'lines'",
-        ),
-    ],
-)
-def test_what_vanished_or_changed_its_key_is_refused(job: JobDescription, fault: str) -> None:
-    """The error names it, the plan, and the mend."""
-    with pytest.raises(ConfigError, match=fault) as caught:
-        check_continues(job, a_plan(extended_registry(JOB, Registry())))
-    assert "plan 7" in str(caught.value)
-    assert "Mend:" in str(caught.value)
-
-
-def test_what_is_new_continues() -> None:
-    """More states and more operators are no fault."""
-    more = replace(COUNT, states=(*COUNT.states, StateDescription("m", '"long"')))
-    third = replace(SPLIT, uid="third")
-    check_continues(JobDescription("app", (SPLIT, more, third)), a_plan(extended_registry(JOB, Registry())))
 
 
 @pytest.mark.parametrize(
