@@ -22,8 +22,10 @@ from kstate.api.state import ListState, MapState, PartialState, ValueState
 from kstate.api.streams import Input, Output, Table
 from kstate.api.timers import Timer, TimerMap
 from kstate.api.windows import Hopping, Session, Tumbling, Window, WindowState
-from kstate.errors import ConfigError, DecodeError, KstateError, OperatorError
+from kstate.errors import ConfigError, KstateError, OperatorError
+from kstate.errors import DecodeError as DecodeError  # no operator meets it: what cannot be read never reaches one
 from kstate.keys import Int32
+from kstate.times import UNKNOWN_TIME
 
 __all__ = [
     "Operator",
@@ -44,11 +46,11 @@ __all__ = [
     "Context",
     "BatchContext",
     "Source",
+    "UNKNOWN_TIME",
     "Job",
     "Reject",
     "Int32",
     "KstateError",
     "ConfigError",
     "OperatorError",
-    "DecodeError",
 ]

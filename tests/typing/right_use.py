@@ -9,6 +9,7 @@ from typing import Generic, NamedTuple, Self, TypeVar, assert_type
 from uuid import UUID
 
 from kstate import (
+    UNKNOWN_TIME,
     BatchContext,
     Context,
     Hopping,
@@ -88,7 +89,7 @@ class Split(Operator[None], uid="split"):
         if not line.text:
             raise Reject("an empty line")
         for word in line.text.split():
-            self.words.emit(Word(word), event_time=ctx.watermark)
+            self.words.emit(Word(word), event_time=None if ctx.watermark == UNKNOWN_TIME else ctx.watermark)
         ctx.log.info("split", words=3)
 
 
