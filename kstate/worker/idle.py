@@ -69,6 +69,10 @@ class IdleInputs:
                 self._ask(due)
         return set(self._idle)
 
+    def since(self, source: TopicPartition) -> float:
+        """Since when an idle input is idle, monotonic seconds: `idle_ms` after it became quiet."""
+        return self._quiet[source].since + self._idle_s
+
     def _ask(self, due: Mapping[TopicPartition, _Quiet]) -> None:
         """Call those idle behind whose position there is nothing."""
         try:

@@ -174,7 +174,7 @@ class _Stream:
         self._of = news.of
         known = self._parts.get(news.partition, ())
         self._parts[news.partition] = now = heard(known, news)
-        if len(known) == len(now) == 1 and not known[0].idle and not now[0].idle and self._is_ahead(known[0]):
+        if len(known) == len(now) == 1 and not known[0].idle and self._is_ahead(known[0]):
             return  # the usual frame: of a whole partition that was not the one everybody waits for
         self.watermark, self.idle = announced(self.parts())
 

@@ -141,6 +141,14 @@ def test_two_pieces_know_together_what_either_knew(left: Times, right: Times) ->
                 assert now.grant >= part.grant
 
 
+def test_of_two_pieces_the_one_that_is_not_idle_counts() -> None:
+    """For what was heard of upstreams as for inputs; somebody is waited for too long rather than not at all."""
+    active, idle = hear(said(0, 50)), hear(replace(said(0, 50), idle=True))
+    for pair in ((active, idle), (idle, active)):
+        left, right = (Times(streams={"s": parts}) for parts in pair)
+        assert joined(left, right) == Times(streams={"s": active})
+
+
 def test_joined_pieces_that_read_the_same_are_as_they_were() -> None:
     """Halves of a tile that read the same offsets know the same of them."""
     parts = hear(said(0, 50), said(1, 70))
