@@ -34,6 +34,55 @@ class Average:
 
 
 @dataclass(frozen=True, slots=True)
+class Click:
+    """A user has opened a page."""
+
+    __avro_schema__: ClassVar[str] = (
+        '{"fields":[{"name":"user","type":"string"},{"name":"lang","type":"string"},{"name":"page","type":"string"},'
+        '{"name":"ts","type":"long"}],"name":"Click","type":"record"}'
+    )
+
+    user: str
+    lang: str
+    """Language of the page, as in en."""
+    page: str
+    ts: int
+    """When, ms since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Customer:
+    """What is known of a customer; the id is the message key."""
+
+    __avro_schema__: ClassVar[str] = (
+        '{"fields":[{"name":"name","type":"string"},{"name":"city","type":"string"}],"name":"Customer","type":"record"}'
+    )
+
+    name: str
+    city: str
+
+
+@dataclass(frozen=True, slots=True)
+class EnrichedOrder:
+    """An order and who ordered."""
+
+    __avro_schema__: ClassVar[str] = (
+        '{"fields":[{"name":"id","type":"string"},{"name":"customer","type":"string"},{"name":"cents","type":"long"},'
+        '{"name":"name","type":["null","string"]},{"name":"city","type":["null","string"]}],"name":"EnrichedOrder",'
+        '"type":"record"}'
+    )
+
+    id: str
+    customer: str
+    """Id of the customer."""
+    cents: int
+    name: str | None
+    """Null: the customer is not known."""
+    city: str | None
+    """Null: the customer is not known."""
+
+
+@dataclass(frozen=True, slots=True)
 class Line:
     """A line of text."""
 
@@ -44,6 +93,85 @@ class Line:
     text: str
     ts: int
     """When it was written, ms since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Somebody has ordered something."""
+
+    __avro_schema__: ClassVar[str] = (
+        '{"fields":[{"name":"id","type":"string"},{"name":"customer","type":"string"},{"name":"cents","type":"long"},'
+        '{"name":"ts","type":"long"}],"name":"Order","type":"record"}'
+    )
+
+    id: str
+    customer: str
+    """Id of the customer."""
+    cents: int
+    ts: int
+    """When, ms since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class PageCount:
+    """How often a page was opened in a window."""
+
+    __avro_schema__: ClassVar[str] = (
+        '{"fields":[{"name":"lang","type":"string"},{"name":"page","type":"string"},{"name":"visits","type":"long"}],'
+        '"name":"PageCount","type":"record"}'
+    )
+
+    lang: str
+    page: str
+    visits: int
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """Somebody has paid; senders repeat what was not confirmed."""
+
+    __avro_schema__: ClassVar[str] = (
+        '{"fields":[{"name":"id","type":"string"},{"name":"account","type":"string"},{"name":"cents","type":"long"},'
+        '{"name":"ts","type":"long"}],"name":"Payment","type":"record"}'
+    )
+
+    id: str
+    """The same in every repetition."""
+    account: str
+    cents: int
+    ts: int
+    """When it was sent, ms since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSoFar:
+    """State of a session that is not over."""
+
+    __avro_schema__: ClassVar[str] = (
+        '{"fields":[{"name":"clicks","type":"long"},{"name":"pages","type":{"items":"string","type":"array"}}],'
+        '"name":"SessionSoFar","type":"record"}'
+    )
+
+    clicks: int
+    pages: tuple[str, ...]
+    """Distinct pages, in alphabetical order."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopPages:
+    """The pages of a language that were opened most often in a window."""
+
+    __avro_schema__: ClassVar[str] = (
+        '{"fields":[{"name":"lang","type":"string"},{"name":"start","type":"long"},{"name":"pages",'
+        '"type":{"items":{"fields":[{"name":"lang","type":"string"},{"name":"page","type":"string"},{"name":"visits",'
+        '"type":"long"}],"name":"PageCount","type":"record"},"type":"array"}}],"name":"TopPages","type":"record"}'
+    )
+
+    lang: str
+    start: int
+    """Begin of the window, ms since the epoch."""
+    pages: tuple[PageCount, ...]
+    """Most visits first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +188,26 @@ class Txn:
     amount: float
     ts: int
     """When it happened, ms since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserSession:
+    """Clicks of a user with no long pause between them."""
+
+    __avro_schema__: ClassVar[str] = (
+        '{"fields":[{"name":"user","type":"string"},{"name":"start","type":"long"},{"name":"end","type":"long"},'
+        '{"name":"clicks","type":"long"},{"name":"pages","type":{"items":"string","type":"array"}}],'
+        '"name":"UserSession","type":"record"}'
+    )
+
+    user: str
+    start: int
+    """First click, ms since the epoch."""
+    end: int
+    """Last click, ms since the epoch."""
+    clicks: int
+    pages: tuple[str, ...]
+    """Distinct pages, in alphabetical order."""
 
 
 @dataclass(frozen=True, slots=True)
