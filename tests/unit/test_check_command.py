@@ -64,6 +64,66 @@ job = Job("faulty", [Split, Count], epoch=timedelta(0))
 )
 
 
+FULL = (
+    HEAD.replace("Output, ValueState", "Output, Table, ValueState").replace("Input, Job", "Hopping, Input, Job")
+    + """
+from typing import NamedTuple
+from kstate import ListState, MapState, PartialState, Session, Timer, TimerMap, Tumbling, WindowState
+
+class Pair(NamedTuple):
+    left: str
+    right: int
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    n: int
+
+    def split(self, fraction, /): return self, self
+    def merge(self, other, /): return self
+
+class Full(Operator[str], uid="full"):
+    words = Input(Split.words, rekey=lambda line: line.text[:1])
+    lines = Input(Line, topic="more", rekey="text")
+    table = Table(Line, topic="table")
+    last = ValueState(Line, ttl=timedelta(days=7))
+    items = ListState(Line, ttl=timedelta(minutes=5))
+    pages = MapState(Pair, int)
+    total = PartialState(Total, initial=lambda: Total(0))
+    n = WindowState(int, Tumbling(timedelta(seconds=30)), default=0)
+    hops = WindowState(int, Hopping(timedelta(minutes=1), timedelta(seconds=10)), default=0, name="h")
+    visit = WindowState(int, Session(timedelta(minutes=5)), default=0, merge=max)
+    gap = Timer()
+    alarms = TimerMap(Pair, clock="processing")
+
+    @words.each
+    def word(self, line, ctx): ...
+
+    @lines.batch
+    def many(self, lines, ctx): ...
+
+    @gap.fires
+    def finish(self, ctx): ...
+
+    @alarms.fires
+    def alarm(self, pair, ctx): ...
+
+job = Job("full", [Split, Full])
+"""
+)
+
+FAULTY_STATES = (
+    FULL.replace("TimerMap(Pair", "TimerMap(float")
+    .replace("MapState(Pair, int)", "MapState(Odd, object)")
+    .replace("ListState(Line", "ListState(dict[str, int]")
+    .replace("Table(Line", "Table(list[str]")
+    .replace("lambda: Total(0)", "lambda: Total(1 // 0)")
+    .replace("Tumbling(timedelta(seconds=30)), default=0", "Tumbling(timedelta(seconds=30)), default='none'")
+    .replace('Input(Line, topic="more", rekey="text")', 'Input(list[int], topic="more", rekey=lambda numbers: "")')
+    .replace("from typing", "from enum import Enum\nfrom typing")
+    .replace("class Full", "class Sign(Enum):\n    PLUS = '+'\n\nclass Odd(NamedTuple):\n    sign: Sign\n\nclass Full")
+)
+
+
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with job modules, as a user's shell would be in."""
@@ -88,6 +148,55 @@ def test_a_job_without_faults_is_shown_in_short(project: Path) -> None:
     assert code == 0, output
     for part in ("no faults", "reads  lines  Line", "keeps  seen  int", "writes counts  Line"):
         assert part in output
+
+
+def test_all_kinds_of_declarations_are_shown(project: Path) -> None:
+    """What a record goes through and what is kept of it; the hops of `rekey=`, too."""
+    project.joinpath("full_job.py").write_text(FULL)
+    code, output = run("full_job:job")
+    assert code == 0, output
+    for line in (
+        "  full-words-rekey  re-keys full.words",
+        "    reads  full.split.words  Line",
+        "    writes full.full.words  Line  key by function",
+        "  full-lines-rekey  re-keys full.lines",
+        "    writes full.full.lines  Line  key text",
+        "  full  key str",
+        "    reads  full.full.words  Line",
+        "    reads  full.full.lines  Line  batches",
+        "    reads  table  Line  table",
+        "    keeps  last  Line, ttl 7 days",
+        "    keeps  items  list of Line, ttl 0:05:00",
+        "    keeps  pages  map of Pair to int",
+        "    keeps  total  Total per key range",
+        "    keeps  n  int per window of 0:00:30",
+        "    keeps  h  int per window of 0:01:00 every 0:00:10",
+        "    keeps  visit  int per session with gaps below 0:05:00",
+        "    keeps  gap  event timer",
+        "    keeps  alarms  processing timers by Pair",
+    ):
+        assert line in output.splitlines(), line
+    assert "keeps  table" not in output
+
+
+def test_types_of_states_are_checked(project: Path) -> None:
+    """Values, keys within maps, tags, defaults and first objects; a table's record is told once, a hop's not at all."""
+    project.joinpath("faulty_states.py").write_text(FAULTY_STATES)
+    code, output = run("faulty_states:job")
+    assert code == 2
+    expected = (
+        "timers 'alarms'\n    its tags: a float is no key",
+        "input 'lines'\n    Type list[int] has no Avro form",
+        "table 'table'\n    Type list[str] has no Avro form",
+        "state 'items'\n    Type dict[str, int] has no Avro form",
+        "state 'pages'\n    The schema of Odd is not legal Avro",
+        "state 'pages'\n    Type object has no Avro form",
+        "state 'total'\n    initial= raises ZeroDivisionError: ",
+        "state 'n'\n    its default is no int",
+    )
+    for part in expected:
+        assert part in output, output
+    assert output.count("mend: ") == len(expected), output
 
 
 def test_all_faults_of_wiring_and_types_are_named_with_their_mends(project: Path) -> None:
