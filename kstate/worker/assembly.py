@@ -19,7 +19,8 @@ from kstate.state.cache import StateCache, StateColumn
 from kstate.state.columns import Decoder
 from kstate.state.layout import shard_prefix
 from kstate.state.replay import plan_starts
-from kstate.worker.decode import InputDecoder
+from kstate.worker.decode import input_decoder
+from kstate.worker.formats import output_codec
 from kstate.worker.handles import BoundContext, BoundOutput, Cursor, Handles, OutputRoute
 from kstate.worker.ownership import OwnedShard
 from kstate.worker.process import Processor
@@ -65,15 +66,14 @@ class Assembly:
             setattr(instance, state.attribute, BoundValue(cursor, index, getattr(state, "default", None)))
         outputs: dict[str, BoundOutput] = {}
         for output in spec.outputs:
-            bound = BoundOutput(cursor, self.codecs.value(output.record).encode, self._route(output, plan))
+            bound = BoundOutput(cursor, output_codec(output, self.codecs).encode, self._route(output, plan))
             setattr(instance, output.name, bound)
             outputs[output.name] = bound
-        keyed = spec.key_type is not type(None)
         return Processor(
             spec,
             instance,
             Handles(cursor, BoundContext(cursor, self.log), outputs),
-            {each.topic: InputDecoder(each, self.codecs.value(each.record), keyed=keyed) for each in spec.inputs},
+            {each.topic: input_decoder(each, spec.key_type, self.codecs) for each in spec.inputs},
             [self._column(spec, state, plan) for state in spec.states],
             Rejects(spec.uid, self.settings.state.output_bytes_max),
         )

@@ -77,6 +77,10 @@ class Processor:
         self._advance_watermark(shard, decoded, decoder)
         yield PROCESSED
 
+    def receive(self, batch: Batch) -> Batch:
+        """A batch as its input's decoder needs it; RetryableError while the schema registry is away."""
+        return self._decoders[batch.source.topic].receive(batch)
+
     def collected_bytes(self) -> int:
         """Size of the outputs collected in the running epoch."""
         return sum(output.size_bytes for output in self.outputs.values())
@@ -96,13 +100,16 @@ class Processor:
         count = partitions[source.topic]
         partitioner = self._decoders[source.topic].spec.partitioner
         place = PARTITIONERS.get(partitioner)
+        framed = decoded.batch.placed_keys or ()
+        placed_by = dict(zip(decoded.batch.keys, framed, strict=True)) if framed else {}
 
         def admit(key: bytes) -> None:
             if len(key) > KEY_BYTES_MAX:
                 raise DecodeError(f"it has {len(key):,} bytes, the limit is {KEY_BYTES_MAX:,}")
-            if place is not None and place(key, count) != source.partition:
-                expected = f"{partitioner} puts it into partition {place(key, count)} of {count}"
-                raise _misplaced(self.spec.uid, source, key, expected)
+            message_key = placed_by.get(key) or key
+            if place is not None and place(message_key, count) != source.partition:
+                expected = f"{partitioner} puts it into partition {place(message_key, count)} of {count}"
+                raise _misplaced(self.spec.uid, source, message_key, expected)
 
         keys: list[bytes] = decoded.batch.keys  # type: ignore[assignment]  # rows without key are gone
         try:

@@ -81,7 +81,7 @@ class Rejects:
         letter = DeadLetter(
             batch.source,
             batch.offsets[row],
-            batch.keys[row],
+            batch.message_keys[row],
             batch.values[row],
             batch.timestamps[row],
             reason[:REASON_CHARS_MAX],

@@ -121,9 +121,21 @@ class RunningEpoch:
     def _poll(self) -> Steps[Routed]:
         limits = self._settings.epoch
         try:
-            return self._tiles.poll(min(limits.poll_records, limits.records_max - self._intake.records))
+            routed = self._tiles.poll(min(limits.poll_records, limits.records_max - self._intake.records))
         except RetryableError as error:
             self._edges.logger.warning("broker-away", doing="reading", reason=str(error))
+            yield RETRY
+            return []
+        return (yield from self._received(routed))
+
+    def _received(self, routed: Routed) -> Steps[Routed]:
+        """The batches with what it takes to decode them; none, to be read again, while the schema registry is away."""
+        processors = self._tiles.processors
+        try:
+            return [(shard, processors[shard.shard.operator].receive(batch)) for shard, batch in routed]
+        except RetryableError as error:
+            self._edges.logger.warning("registry-away", doing="reading", reason=str(error))
+            self._tiles.rewind()
             yield RETRY
             return []
 
