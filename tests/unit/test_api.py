@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
+from inspect import isfunction, signature
 from types import new_class
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import pytest
 
-from kstate import ConfigError, Context, Input, Operator, Output, ValueState
+from kstate import (
+    ConfigError,
+    Context,
+    Input,
+    ListState,
+    MapState,
+    Operator,
+    Output,
+    PartialState,
+    Table,
+    Timer,
+    TimerMap,
+    Tumbling,
+    ValueState,
+    WindowState,
+)
 from kstate.api.operator import declarations, key_type_of
 
 T = TypeVar("T")
@@ -100,6 +117,45 @@ def test_an_unbound_call_names_operator_and_attribute(call: Any, name: str) -> N
     assert name in str(raised.value)
     assert "'doubled'" in str(raised.value)
     assert "Mend: call self.tota" in str(raised.value)
+
+
+class Total(NamedTuple):
+    n: int
+
+    def split(self, fraction: float, /) -> tuple[Total, Total]:
+        return self, self
+
+    def merge(self, other: Total, /) -> Total:
+        return self
+
+
+class Kinds(Operator[str], uid="kinds"):
+    """A declaration of each kind."""
+
+    value = ValueState(int)
+    items = ListState(int)
+    pages = MapState(str, int)
+    total = PartialState(Total, initial=lambda: Total(0))
+    count = WindowState(int, Tumbling(timedelta(seconds=1)), default=0)
+    table = Table(Order, topic="table")
+    gap = Timer()
+    tags = TimerMap(str)
+    out = Output(Order, topic="out")
+
+
+DECORATORS = {"each", "batch", "fires", "closes", "changed"}
+
+
+@pytest.mark.parametrize("attribute", declarations(Kinds))
+def test_every_method_of_a_declaration_says_that_it_is_unbound(attribute: str) -> None:
+    """In an instance that the engine did not make; what was called is named. Later methods, too."""
+    declared = getattr(Kinds(), attribute)
+    methods = {name: each for name, each in vars(type(declared)).items() if isfunction(each) and name != "__init__"}
+    assert len(methods.keys() - DECORATORS) >= 2
+    for name in methods.keys() - DECORATORS:
+        needed = [p for p in signature(methods[name]).parameters.values() if p.default is p.empty]
+        with pytest.raises(ConfigError, match=rf"Kinds\.{attribute}\.{name}\(\) was called on the declaration"):
+            methods[name](declared, *needed[1:])
 
 
 @pytest.mark.parametrize("name", ["key", "uid", "open", "close"])
