@@ -207,7 +207,7 @@ class Cells:
     def _stored(self) -> Iterator[tuple[bytes, bytes]]:
         """All that is stored, in order of subkeys."""
         start = len(self._prefix)
-        for key, data in self._store.scan(self._prefix, _behind(self._prefix)):
+        for key, data in self._store.scan(self._prefix, prefix_end(self._prefix)):
             yield key[start:], data
 
     def _complete_known(self) -> None:
@@ -265,7 +265,7 @@ class CellUndo(CheckedUndo):
         self.cells.check(self.subkey)
 
 
-def _behind(prefix: bytes) -> bytes:
+def prefix_end(prefix: bytes) -> bytes:
     """The least key behind all that begin with a prefix; operator ids leave room for it."""
     stem = prefix.rstrip(b"\xff")
     return stem[:-1] + bytes((stem[-1] + 1,))

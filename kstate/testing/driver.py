@@ -15,35 +15,41 @@ import logging
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
-from itertools import count
-from types import NoneType, TracebackType
-from typing import Any, Final, Self, TypeVar, cast
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar, overload
 
 from kstate.adapters.avro import AvroCodecs
+from kstate.api.declaration import Declaration
 from kstate.api.describe import describe
 from kstate.api.job import Job
 from kstate.api.operator import Operator
-from kstate.api.specs import InputSpec, OperatorSpec, OutputSpec, Topology
-from kstate.api.state import ValueState
-from kstate.api.streams import Input, Output
+from kstate.api.specs import InputSpec, OperatorSpec, OutputSpec, PartialSpec, Topology
+from kstate.api.state import ListState, MapState, PartialState, Splittable, ValueState
+from kstate.api.streams import Input, Output, Table
+from kstate.api.timers import Timer, TimerMap
 from kstate.api.topology import resolve
+from kstate.api.windows import Window, WindowState
 from kstate.clock import Step
 from kstate.config import Settings
 from kstate.coordinator.core import Rules
 from kstate.errors import ConfigError, CorruptStateError, FencedError, KstateError, OperatorError
-from kstate.interfaces import OutMessage, TopicSpec
-from kstate.keyspace import PARTITIONERS, partition_of, slot_of
-from kstate.plan import Plan, Shard, TopicPartition, dlq_topic
-from kstate.state.layout import key_suffix, shard_prefix
-from kstate.state.values import split_value
+from kstate.interfaces import FramedCodec, TopicSpec
+from kstate.plan import Plan, TopicPartition, dlq_topic
 from kstate.testing.cluster import Blueprint, Cluster, QuickSupervision
+from kstate.testing.feeding import Feed
+from kstate.testing.inspection import Inspection
 from kstate.testing.memory_broker import Record
+from kstate.testing.memory_registry import MemoryRegistry
 from kstate.testing.named_steps import worker_steps
 from kstate.testing.world import Actor, FairDirector, Process, World
-from kstate.worker.stream_frames import record_frame, split_record_frames
+from kstate.worker.formats import output_codec
+from kstate.worker.stream_frames import split_record_frames
 
+K = TypeVar("K")
+P = TypeVar("P", bound=Splittable)
 R = TypeVar("R")
 T = TypeVar("T")
+V = TypeVar("V")
 
 CRASH_POINTS: Final = {"before_commit": "flushed", "after_commit": "committed"}
 """Words for the two windows that matter most; every other step goes by its own name."""
@@ -90,8 +96,9 @@ class Driver:
         blueprint = Blueprint(self._topology, description, settings, codecs, rules)
         self._cluster = Cluster(self._world, blueprint, QuickSupervision(), self._reasons)
         self._workers = workers
+        self._feed = Feed(self._topology, codecs)
+        self._inspection = Inspection(self._cluster, codecs)
         self._read: dict[TopicPartition, int] = {}
-        self._unkeyed = count()
 
     def __enter__(self) -> Self:
         """Start leader and workers and wait until every tile runs."""
@@ -112,23 +119,33 @@ class Driver:
             points = ", ".join(f"{name} at {step!r}" for name, step in armed)
             raise AssertionError(f"the crash of {points} was ordered, but that step was not reached again")
         for spec in self._topology.operators:
-            if letters := self.dead_letters(spec.cls):
+            if letters := self._dead_letters(spec):
                 first = letters[0]
+                owner = self._topology.operator(spec.hop_of[0]) if spec.hop_of else spec
                 raise OperatorError(
                     f"{len(letters)} records of operator {spec.uid!r} became dead letters, the first at "
                     f"{first.topic}[{first.partition}]@{first.offset} with {first.error}: {first.reason}",
-                    hint=f"if the test means it, let it look at dead_letters({spec.cls.__name__}).",
+                    hint=f"if the test means it, let it look at dead_letters({owner.cls.__name__}).",
                 )
 
-    def send(self, to: Input[R], /, *records: R, key: object = None) -> None:
-        """Write records to an input, and run until all that follows from them is committed.
+    def send(self, to: Input[R] | Table[R], /, *records: R, key: object = None, event_time: int | None = None) -> None:
+        """Write records to an input or a table, and run until all that follows from them is committed.
 
         Without `key` it is the field that the input names by `key=`, or on an internal stream what its writer would
-        give; inputs of an `Operator[None]` may go without. Raises what stops the job: OperatorError, ConfigError.
+        give; inputs of an `Operator[None]` and those with `rekey=` may go without. `event_time` is the records'
+        timestamp in Kafka, by default the present. Raises what stops the job: OperatorError, ConfigError.
         """
+        now = self._world.clock.time_ms() if event_time is None else event_time
         spec, given = self._input(to)
         for record in records:
-            self._log.report(given.topic, self._message(spec, given, record, key))
+            self._log.report(given.topic, self._feed.message(spec, given, record, key, now, self._plan().partitions))
+        self._settle()
+
+    def delete(self, table: Table[Any], /, key: object) -> None:
+        """Write a tombstone to a table's topic, and run until all that follows from it is committed."""
+        spec, given = self._input(table)
+        now = self._world.clock.time_ms()
+        self._log.report(given.topic, self._feed.message(spec, given, None, key, now, self._plan().partitions))
         self._settle()
 
     def read(self, output: Output[R], /) -> list[R]:
@@ -137,28 +154,50 @@ class Driver:
         values = [record.value or b"" for record in self._new_records(spec.topic)]
         if spec.internal:
             _, values = split_record_frames(values)
-        return _codecs().value(spec.record).decode_many(values)
+        codec = output_codec(spec, _codecs())
+        if isinstance(codec, FramedCodec):
+            codec.learn(values)
+        return codec.decode_many(values)
 
-    def state(self, state: ValueState[T], /, key: object) -> T:
-        """The committed value of a key; its default, or None, when it has none."""
-        spec = self._operator(state)
-        declared = next(each for each in spec.states if each.attribute == state.attribute)
-        key_bytes = _codecs().key(spec.key_type).encode(key)
-        plan = self._plan()
-        shard = Shard(spec.uid, _partition(spec.inputs[0], key_bytes, plan))
-        slot = slot_of(key_bytes)
-        owner = next(t.worker for t in plan.tiles if t.shard == shard and slot in t.key_range)
-        prefix = shard_prefix(plan.registry.operators[spec.uid], shard.partition)
-        stored_key = prefix + key_suffix(slot, plan.registry.states[spec.uid, declared.name], key_bytes)
-        (stored,) = self._cluster.stores[self._process(owner or "").name].get_many([stored_key])
-        if stored is None:
-            return cast(T, declared.default)
-        return cast(T, _codecs().value(declared.type).decode(split_value(stored).payload))
+    @overload
+    def state(self, state: ValueState[T], /, key: object) -> T: ...
+    @overload
+    def state(self, state: ListState[T], /, key: object) -> tuple[T, ...]: ...
+    @overload
+    def state(self, state: MapState[K, V], /, key: object) -> dict[K, V]: ...
+    @overload
+    def state(self, state: WindowState[T], /, key: object) -> dict[Window, T]: ...
+    @overload
+    def state(self, state: Timer, /, key: object) -> int | None: ...
+    @overload
+    def state(self, state: TimerMap[K], /, key: object) -> dict[K, int]: ...
+    @overload
+    def state(self, state: Table[R], /, key: object) -> R | None: ...
+    def state(self, state: Declaration[Any], /, key: object) -> Any:
+        """The committed state of a key: a value (its default, or None, when it has none), the elements of a list, the
+        entries of a map, the open windows with their values, the deadline of a timer or those of its tags, ms since
+        the epoch, or the record of a table. What the watermark has made expire is not there.
+        """
+        spec = self._spec(state.owner)
+        declared = next((each for each in spec.states if each.attribute == state.attribute), None)
+        if declared is None or isinstance(declared, PartialSpec):
+            raise ConfigError(f"{state} is no state of a key.", hint="partial state is read by partial(…).")
+        return self._inspection.state(spec, declared, _codecs().key(spec.key_type).encode(key))
+
+    def partial(self, state: PartialState[P], /) -> P:
+        """The committed objects of all key ranges, merged; what `initial=` makes when none was set."""
+        spec = self._spec(state.owner)
+        declared = next(each for each in spec.states_of(PartialSpec) if each.attribute == state.attribute)
+        merged: P = self._inspection.partial(spec, declared)
+        return merged
 
     def dead_letters(self, operator: type[Operator[Any]], /) -> list[DeadLetter]:
-        """The records that an operator rejected or failed on, since they were asked for last."""
-        spec = self._spec(operator)
-        return [_dead_letter(record) for record in self._new_records(dlq_topic(self._topology.app, spec.uid))]
+        """The records that an operator, or a `rekey=` of its inputs, rejected or failed on, since they were asked for
+        last.
+        """
+        uid = self._spec(operator).uid
+        specs = [spec for spec in self._topology.operators if uid in (spec.uid, spec.hop_of and spec.hop_of[0])]
+        return [letter for spec in specs for letter in self._dead_letters(spec)]
 
     def advance(self, by: timedelta, /) -> None:
         """Let time pass for everybody: records sent later have a later timestamp."""
@@ -204,31 +243,8 @@ class Driver:
             return _ERRORS[result](self._reasons.errors.get(process, f"{process.name} stopped"))
         return None
 
-    def _message(self, spec: OperatorSpec, given: InputSpec, record: Any, key: object) -> OutMessage:
-        codecs, now = _codecs(), self._world.clock.time_ms()
-        key_bytes = self._key_bytes(spec, given, record, key)
-        value = codecs.value(given.record).encode(record)
-        if given.internal:
-            value = record_frame(now, value)
-        plan = self._plan()
-        if key_bytes is None:
-            partition = next(self._unkeyed) % plan.partitions[given.topic]
-        else:
-            partition = _partition(given, key_bytes, plan)
-        return {"key": key_bytes, "value": value, "partition": partition, "timestamp": now}
-
-    def _key_bytes(self, spec: OperatorSpec, given: InputSpec, record: Any, key: object) -> bytes | None:
-        if key is None and given.key_field is not None:
-            key = getattr(record, given.key_field)
-        if key is None and given.source_uid is not None:
-            key = _emitted_key(self._topology.operator(given.source_uid), given.topic, record)
-        if spec.key_type is not NoneType and key is None:
-            raise ConfigError(
-                f"send({spec.cls.__name__}.{given.name}, …) has no key, and the input does not say where it is.",
-                hint="send(…, key=…): it is the message key that decides whose state the record meets.",
-            )
-        codec = _codecs().key(Any if spec.key_type is NoneType else spec.key_type)
-        return None if key is None else codec.encode(key)
+    def _dead_letters(self, spec: OperatorSpec) -> list[DeadLetter]:
+        return [_dead_letter(record) for record in self._new_records(dlq_topic(self._topology.app, spec.uid))]
 
     def _new_records(self, topic: str) -> list[Record]:
         found: list[Record] = []
@@ -245,12 +261,6 @@ class Driver:
             raise KstateError("The driver runs only as a context manager.", hint="with Driver(job) as d: …")
         return plan
 
-    def _process(self, incarnation: str) -> Process:
-        return next(process for process in self._world.running() if process.incarnation == incarnation)
-
-    def _operator(self, declaration: Input[Any] | Output[Any] | ValueState[Any]) -> OperatorSpec:
-        return self._spec(declaration.owner)
-
     def _spec(self, operator: type[Any] | None) -> OperatorSpec:
         for spec in self._topology.operators:
             if spec.cls is operator:
@@ -258,12 +268,15 @@ class Driver:
         name = getattr(operator, "__qualname__", operator)
         raise ConfigError(f"{name} is no operator of job {self._topology.app!r}.", hint="put its class into the job.")
 
-    def _input(self, declared: Input[Any]) -> tuple[OperatorSpec, InputSpec]:
-        spec = self._operator(declared)
+    def _input(self, declared: Input[Any] | Table[Any]) -> tuple[OperatorSpec, InputSpec]:
+        """The input that records are written to, and its operator: that of the hop where there is a `rekey=`."""
+        spec = self._spec(declared.owner)
+        if (hop := self._topology.hop_of(spec.uid, declared.attribute)) is not None:
+            return hop, hop.inputs[0]
         return spec, next(given for given in spec.inputs if given.name == declared.attribute)
 
     def _output(self, declared: Output[Any]) -> OutputSpec:
-        spec = self._operator(declared)
+        spec = self._spec(declared.owner)
         return next(output for output in spec.outputs if output.name == declared.attribute)
 
 
@@ -326,12 +339,7 @@ _ERRORS: Final = {error.exit_code: error for error in reversed(_all_errors(Kstat
 @cache
 def _codecs() -> AvroCodecs:
     """Codecs are made once per type and test session."""
-    return AvroCodecs()
-
-
-def _partition(given: InputSpec, key_bytes: bytes, plan: Plan) -> int:
-    """Where the partitioner that an input expects puts a key."""
-    return PARTITIONERS.get(given.partitioner, partition_of)(key_bytes, plan.partitions[given.topic])
+    return AvroCodecs(MemoryRegistry())
 
 
 def _worker_name(number: int) -> str:
@@ -342,14 +350,6 @@ def _external_topics(topology: Topology, workers: int) -> list[TopicSpec]:
     read = {given.topic for spec in topology.operators for given in spec.inputs if not given.internal}
     written = {output.topic for spec in topology.operators for output in spec.outputs if not output.internal}
     return [TopicSpec(topic, workers if topic in read else 1) for topic in sorted(read | written)]
-
-
-def _emitted_key(source: OperatorSpec, topic: str, record: Any) -> object:
-    """The key that the writer of an internal stream gives a record; None: that of its own input."""
-    key = next(output.key for output in source.outputs if output.topic == topic)
-    if key is None:
-        return None
-    return getattr(record, key) if isinstance(key, str) else key(record)
 
 
 def _dead_letter(record: Record) -> DeadLetter:
