@@ -191,6 +191,15 @@ class _Walk:
         return None
 
 
+def without_defaults(text: str) -> str:
+    """A canonical text without the defaults of fields: they say nothing of the bytes."""
+
+    def stripped(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        return {key: value for key, value in pairs if key != "default"}
+
+    return json.dumps(json.loads(text, object_pairs_hook=stripped), sort_keys=True, separators=(",", ":"))
+
+
 def kind_of(schema: Any) -> tuple[str, str]:
     """(Avro type, logical type or "") of a schema that is no union."""
     if isinstance(schema, str):

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from kstate.description import JobDescription, OperatorDescription, StateDescription
 from kstate.errors import ConfigError
-from kstate.evolution import resolution
+from kstate.evolution import resolution, without_defaults
 from kstate.plan import Plan, Registry, backup_topic
 
 T = TypeVar("T")
@@ -40,8 +40,8 @@ def extended_registry(job: JobDescription, registry: Registry) -> Registry:
             if (uid, state.name) not in states:
                 used = [number for (owner, _), number in states.items() if owner == uid]
                 states[uid, state.name] = _next_id([*used, *_retired(registry, uid)], f"states of '{uid}'")
-            number = _schema_id(state.schema, texts)
-            written[uid, state.name] = _newest_last(written.get((uid, state.name), ()), number)
+            ids = _written(uid, state, registry)
+            written[uid, state.name] = _newest_last(ids, _schema_id(state.schema, texts))
             forms[uid, state.name] = state.form
         streams |= {out.topic: _schema_id(out.schema, texts) for out in operator.outputs if out.internal and out.schema}
     return Registry(
@@ -175,13 +175,13 @@ def _changed_states(job: JobDescription, plan: Plan) -> Iterator[str]:
 
 def _unreadable(operator: OperatorDescription, state: StateDescription, known: Registry) -> Iterator[str]:
     """Every older schema of a state that its present one cannot read, with both texts."""
-    ids = known.written.get((operator.uid, state.name))
-    if ids is None and state.schema not in known.schemas.values():
+    ids = _written(operator.uid, state, known)
+    if not ids:
         yield (
             f"state '{state.name}' of operator '{operator.uid}' has schema {state.schema}, and the plan, of an older "
             "release, does not say what was stored; start the job once with the old schema"
         )
-    for number in ids or ():
+    for number in ids:
         if faults := resolution(known.schemas[number], state.schema).faults:
             yield (
                 f"state '{state.name}' of operator '{operator.uid}' has schema {state.schema}, which cannot read what "
@@ -245,6 +245,19 @@ def _schema_id(text: str, texts: dict[str, int]) -> int:
     if text not in texts:
         texts[text] = _next_id(texts.values(), "schemas")
     return texts[text]
+
+
+def _written(uid: str, state: StateDescription, known: Registry) -> tuple[int, ...]:
+    """The schemas that values of a state may be written with, () for a state that has none.
+
+    Plans of the first format do not say; then it is the one that differs in nothing but defaults, which that release
+    did not take from the classes.
+    """
+    name = (uid, state.name)
+    if name in known.written or name not in known.states:
+        return known.written.get(name, ())
+    bare = without_defaults(state.schema)
+    return tuple(number for number, text in known.schemas.items() if without_defaults(text) == bare)
 
 
 def _newest_last(ids: tuple[int, ...], number: int) -> tuple[int, ...]:
