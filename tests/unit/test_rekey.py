@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from types import NoneType
 from typing import Any
@@ -13,6 +14,7 @@ from kstate import BatchContext, Context, Input, Job, Operator, Output, Table, T
 from kstate.api.describe import describe
 from kstate.api.topology import examine
 from kstate.coordinator.topics import partition_counts
+from kstate.testing import Driver
 from tests.support.declared import Line, Place, Word, declare, faults, lines, topology
 
 SECOND = timedelta(seconds=1)
@@ -134,6 +136,52 @@ def test_a_hop_is_described_like_any_operator() -> None:
     assert (hop.uid, hop.key_type, hop.inputs[0].start) == ("enrich-orders-rekey", "none", "latest")
     assert (hop.outputs[0].topic, hop.outputs[0].internal) == ("app.enrich.orders", True)
     assert (enrich.inputs[0].topic, enrich.inputs[0].source_uid) == ("app.enrich.orders", "enrich-orders-rekey")
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    id: str
+    ts: int
+
+
+def by_id(payment: Payment) -> Any:
+    """A key function that does not always give a key."""
+    match payment.id:
+        case "raise":
+            raise RuntimeError("out of order")
+        case "none":
+            return None
+        case "float":
+            return 1.5
+    return payment.id
+
+
+class Dedup(Operator[str], uid="dedup"):
+    payments = Input(Payment, topic="payments", rekey=by_id, event_time="ts")
+    unique = Output(Payment, topic="unique")
+    seen = ValueState(bool, default=False)
+
+    @payments.each
+    def first(self, payment: Payment, ctx: Context) -> None:
+        assert (self.key, ctx.event_time) == (payment.id, payment.ts)
+        if not self.seen.get():
+            self.seen.set(True)
+            self.unique.emit(payment)
+
+
+def test_records_meet_the_state_of_their_new_key_and_those_without_one_become_dead_letters() -> None:
+    """Through real workers, with the event time they had; whatever the function does, nothing is lost."""
+    ids = ["a", "b", "none", "raise", "a", "float", "c", "b"]
+    with Driver(Job("app", [Dedup]), workers=2) as driver:
+        driver.send(Dedup.payments, *(Payment(id_, 1000 + place) for place, id_ in enumerate(ids)))
+        assert sorted(payment.id for payment in driver.read(Dedup.unique)) == ["a", "b", "c"]
+        letters = {letter.reason.split(":")[0]: letter for letter in driver.dead_letters(Dedup)}
+    assert letters.keys() == {
+        "out of order",
+        "key None is not a key of type str",
+        "key 1.5 is not a key of type str",
+    }
+    assert {letter.topic for letter in letters.values()} == {"payments"}
 
 
 def number(word: Word) -> int:
