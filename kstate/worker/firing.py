@@ -126,7 +126,8 @@ class Firing:
 
     def _next(self, agenda: Agenda, upto: int, count: int) -> Iterator[tuple[Item, Entry]]:
         """The next due items that still count; of `count` that are looked at, as items are added on the way."""
-        cache, store = self._cursor.cache, self._cursor.store
+        cursor = self._cursor
+        cache, store = cursor.cache, cursor.store
         cache.entries(list({item.key for item in agenda.peek(count, upto)}), store, _admit)
         for _ in range(count):
             item = agenda.pop(upto)
@@ -135,7 +136,9 @@ class Firing:
             (entry,) = cache.entries([item.key], store, _admit)
             index = self._index.get(item.name)
             if index is None or cache.expiry(entry, index, item.subkey, store) != item.at:
-                agenda.drop(item)
+                # An expiry may come back within the epoch without the agenda being told, unlike a deadline.
+                if agenda is not cursor.piece.agendas.ttl or not entry.changed:
+                    agenda.drop(item)
             else:
                 yield item, entry
 
