@@ -49,6 +49,11 @@ class StateCache:
         """(key bytes, state) → committed value of what `put` changed in expiring columns without subkeys."""
 
     @property
+    def columns(self) -> Sequence[StateColumn]:
+        """The states, in order of declaration."""
+        return self._columns
+
+    @property
     def size_bytes(self) -> int:
         """Estimated memory of the young generation; the old one is at most as large as it was at its turn."""
         return self._ledger.size_bytes

@@ -19,9 +19,9 @@ from kstate.times import Times
 
 
 class TimeChange(NamedTuple):
-    """An expiry that an epoch moved, set (old_at None) or took away (new_at None); `index` is that of the state."""
+    """An expiry that an epoch moved, set (old_at None) or took away (new_at None); `state` is its index."""
 
-    index: int
+    state: int
     key: bytes
     subkey: bytes
     old_at: int | None
@@ -36,6 +36,10 @@ class Changes:
     values: list[bytes | None]
     times: list[TimeChange] = field(default_factory=list)
     """What the local time index must add and drop; it is not backed up."""
+
+    def joined(self, other: Changes) -> Changes:
+        """Both together; they concern different entries."""
+        return Changes(self.suffixes + other.suffixes, self.values + other.values, self.times + other.times)
 
     def __len__(self) -> int:
         return len(self.suffixes)

@@ -4,28 +4,37 @@ caches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from operator import attrgetter
 from typing import Any
 
-from kstate.api.specs import OperatorSpec, OutputSpec, StateSpec, Topology
+from kstate.api.operator import Operator
+from kstate.api.specs import InputSpec, OperatorSpec, OutputSpec, StateSpec, TimerSpec, Topology, WindowSpec
 from kstate.config import Settings
-from kstate.errors import ConfigError
-from kstate.interfaces import Codecs, EventLog
+from kstate.interfaces import Codecs, EventLog, Store
 from kstate.plan import Plan, Shard
-from kstate.state.cache import StateCache, StateColumn
-from kstate.state.columns import Decoder
+from kstate.state.agenda import Agendas
+from kstate.state.cache import StateCache
 from kstate.state.layout import shard_prefix
 from kstate.state.replay import plan_starts
+from kstate.state.restore import TimedState
+from kstate.worker.admission import Admission
+from kstate.worker.binding import Binding
 from kstate.worker.decode import input_decoder
+from kstate.worker.firing import Due, Firing, timer_due, window_due
 from kstate.worker.formats import output_codec
-from kstate.worker.handles import BoundContext, BoundOutput, Cursor, Handles, OutputRoute
-from kstate.worker.ownership import OwnedShard
-from kstate.worker.process import Processor
+from kstate.worker.handles import BoundContext, Cursor, Handles
+from kstate.worker.handling import Call, Handling
+from kstate.worker.output_handles import BoundOutput, OutputRoute
+from kstate.worker.ownership import OwnedShard, PieceMaker
+from kstate.worker.partial import PartialStore
+from kstate.worker.process import Machinery, Processor, tracks_time
 from kstate.worker.rejects import Rejects
+from kstate.worker.surroundings import Surroundings
 from kstate.worker.value_handles import BoundValue
+from kstate.worker.watermarks import Watermarks
+from kstate.worker.window_handles import BoundWindow
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +47,9 @@ class Assembly:
     log: EventLog
     """Logger that handlers see as `ctx.log`."""
 
-    def processors(self, plan: Plan) -> dict[str, Processor]:
+    def processors(self, plan: Plan, around: Surroundings) -> dict[str, Processor]:
         """A processor per operator, by uid."""
-        return {spec.uid: self._processor(spec, plan) for spec in self.topology.operators}
+        return {spec.uid: self._processor(spec, plan, around) for spec in self.topology.operators}
 
     def ids(self, plan: Plan) -> list[tuple[int | None, ...]]:
         """The ids that a plan gives the operators and states of this topology: they stand in every stored key."""
@@ -50,33 +59,59 @@ class Assembly:
             for spec in self.topology.operators
         ]
 
-    def shard(self, shard: Shard, plan: Plan) -> OwnedShard:
+    def shard(self, shard: Shard, plan: Plan, store: Store) -> OwnedShard:
         """A shard of which nothing is owned yet."""
         spec = self.topology.operator(shard.operator)
         operator_id = plan.registry.operators[spec.uid]
+        binding = self._binding(spec, plan)
+        prefix = shard_prefix(operator_id, shard.partition)
         keyed = spec.key_type is not type(None)
         decode_key = self.codecs.key(spec.key_type).decode if keyed else _no_key
-        columns = [self._column(spec, state, plan) for state in spec.states]
-        cache = StateCache(shard_prefix(operator_id, shard.partition), columns, decode_key)
-        return OwnedShard(shard, operator_id, cache, plan_starts(plan, shard))
+        cache = StateCache(prefix, binding.columns(), decode_key)
+        timed = [each for each in spec.inputs if each.table is None]
+        lateness = {each.topic: each.lateness_ms for each in timed if not each.internal}
+        streams = [each.topic for each in timed if each.internal]
+        partials = PartialStore(store, prefix, binding.partial_columns())
+        maker = PieceMaker(
+            watermarks=lambda times: Watermarks(times, lateness, streams),
+            agendas=lambda key_range: Agendas(store, operator_id, shard.partition, key_range),
+            partials=partials.load,
+        )
+        return OwnedShard(shard, operator_id, cache, plan_starts(plan, shard), maker)
 
-    def _processor(self, spec: OperatorSpec, plan: Plan) -> Processor:
-        instance, cursor = spec.cls(), Cursor()
-        for index, state in enumerate(spec.states):
-            setattr(instance, state.attribute, BoundValue(cursor, index, getattr(state, "default", None)))
+    def timed_states(self, uid: str, plan: Plan) -> dict[int, TimedState]:
+        """State id → what the local time index needs to know of it (kstate.state.restore)."""
+        columns = self._binding(self.topology.operator(uid), plan).columns()
+        return {column.state_id: TimedState(column.name, column.clock) for column in columns if column.clock}
+
+    def _binding(self, spec: OperatorSpec, plan: Plan) -> Binding:
+        return Binding(spec, self.codecs, plan, self.settings.state.value_bytes_max)
+
+    def _processor(self, spec: OperatorSpec, plan: Plan, around: Surroundings) -> Processor:
+        instance, cursor, binding = spec.cls(), Cursor(), self._binding(spec, plan)
+        columns, context = binding.columns(), BoundContext(cursor, self.log)
+        bound = {state.attribute: binding.handle(cursor, index) for index, state in enumerate(spec.states)}
         outputs: dict[str, BoundOutput] = {}
         for output in spec.outputs:
-            bound = BoundOutput(cursor, output_codec(output, self.codecs).encode, self._route(output, plan))
-            setattr(instance, output.name, bound)
-            outputs[output.name] = bound
-        return Processor(
-            spec,
-            instance,
-            Handles(cursor, BoundContext(cursor, self.log), outputs),
-            {each.topic: input_decoder(each, spec.key_type, self.codecs) for each in spec.inputs},
-            [self._column(spec, state, plan) for state in spec.states],
-            Rejects(spec.uid, self.settings.state.output_bytes_max),
+            outputs[output.name] = BoundOutput(
+                cursor, output_codec(output, self.codecs).encode, self._route(output, plan)
+            )
+        for attribute, handle in {**bound, **outputs}.items():
+            setattr(instance, attribute, handle)
+        windows = [handle for handle in bound.values() if isinstance(handle, BoundWindow)]
+        handles = Handles(cursor, context, outputs, windows)
+        rejects = Rejects(spec.uid, self.settings.state.output_bytes_max)
+        keyed = spec.key_type is not type(None)
+        decoders = {each.topic: input_decoder(each, spec.key_type, self.codecs) for each in spec.inputs}
+        due = {state.name: due_of(state, (instance, context), self.codecs) for state in spec.states}
+        fires = {name: each for name, each in due.items() if each}
+        machinery = Machinery(
+            Admission(spec.uid, decoders, rejects, around, keyed=keyed, timed=tracks_time(spec)),
+            Handling(instance, handles, columns, rejects),
+            Firing(fires, instance, cursor, columns, rejects, around.is_full),
         )
+        calls = {each.topic: _call(each, spec, instance, cursor) for each in spec.inputs}
+        return Processor(spec, instance, handles, calls, machinery, around)
 
     def _route(self, output: OutputSpec, plan: Plan) -> OutputRoute:
         return OutputRoute(
@@ -84,6 +119,7 @@ class Assembly:
             topic=output.topic,
             partitions=plan.partitions[output.topic],
             key_of=self._key_of(output),
+            encode_key=self.codecs.key(Any if output.key_type is None else output.key_type).encode,
             bytes_max=self.settings.state.output_bytes_max,
             kind="internal" if output.internal else output.timestamp,
         )
@@ -95,29 +131,35 @@ class Assembly:
         encode = self.codecs.key(output.key_type).encode
         return lambda record: encode(take(record))
 
-    def _column(self, spec: OperatorSpec, state: StateSpec, plan: Plan) -> StateColumn:
-        codec = self.codecs.value(state.type)
-        ids: Mapping[str, int] = {text: schema_id for schema_id, text in plan.registry.schemas.items()}
-        if codec.schema not in ids or (spec.uid, state.name) not in plan.registry.states:
-            raise ConfigError(
-                f"Plan {plan.version} of {plan.app!r} does not know state {state.name!r} of operator {spec.uid!r} "
-                f"with schema {codec.schema}.",
-                hint="this worker runs other code than the coordinator: deploy the same build to both.",
-            )
-        state_id = plan.registry.states[(spec.uid, state.name)]
-        limit, texts = self.settings.state.value_bytes_max, plan.registry.schemas
-        older = partial(older_decoder, self.codecs, state, texts)
-        return StateColumn(state.name, state_id, ids[codec.schema], codec, limit, decoder_of=older)
+
+def _call(given: InputSpec, spec: OperatorSpec, instance: Operator[Any], cursor: Cursor) -> Call:
+    """The handler of an input as a plain function; of a table, what takes its records in and then calls it."""
+    handler = None if given.handler is None else given.handler.__get__(instance)
+    if given.table is None:
+        assert handler is not None
+        return Call(handler, given.batch)
+    index = next(i for i, state in enumerate(spec.states) if state.attribute == given.table)
+    put = BoundValue(cursor, index, None).set
+
+    def take(record: Any, context: Any) -> None:
+        put(record)
+        if handler is not None:
+            handler(record, context)
+
+    return Call(take, batch=False)
 
 
-def older_decoder(codecs: Codecs, state: StateSpec, texts: Mapping[int, str], schema_id: int) -> Decoder:
-    """Reads values of a state that another build wrote with this schema; `texts` are those of the plan, by id."""
-    if schema_id not in texts:
-        raise ConfigError(
-            f"State {state.name!r} holds a value of schema {schema_id}, which the plan does not know.",
-            hint="the local store is not of this job's plan: delete the worker's data folder, the backup has it all.",
-        )
-    return codecs.resolving(state.type, texts[schema_id])
+def due_of(state: StateSpec, calls: tuple[Operator[Any], BoundContext], codecs: Codecs) -> Due | None:
+    """What happens when something of a state falls due; None where nothing does."""
+    match state:
+        case TimerSpec(tag_type=None):
+            return timer_due(state, calls, None)
+        case TimerSpec():
+            return timer_due(state, calls, codecs.key(state.tag_type))
+        case WindowSpec():
+            return window_due(state, calls)
+        case _:
+            return None
 
 
 def _no_key(key: bytes) -> None:

@@ -7,7 +7,7 @@ store is written only after the commit, so local state never runs ahead of the b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kstate.clock import Step, Steps
@@ -17,9 +17,9 @@ from kstate.state.backup import backup_messages
 from kstate.state.checkpoint import Changes, Checkpoint, EpochEnd, PieceId, advance, checkpoint
 from kstate.state.layout import lineage_key, shard_prefix
 from kstate.state.lineage import encode_lineage, stored_lineage
-from kstate.times import Times
-from kstate.worker.ownership import OwnedShard
+from kstate.worker.ownership import OwnedShard, Piece
 from kstate.worker.process import Processor
+from kstate.worker.stream_frames import WatermarkFrame, frames_of
 
 CHUNK = 10_000
 """Messages handed over between two named steps: an outgoing batch is never unbounded."""
@@ -39,6 +39,7 @@ class PieceEpoch:
     """One piece's part of an epoch."""
 
     shard: OwnedShard
+    piece: Piece
     changes: Changes
     checkpoint: Checkpoint
 
@@ -55,14 +56,26 @@ class Prepared:
         return list({piece.shard.shard: piece.shard for piece in self.pieces}.values())
 
 
-def prepare(app: str, incarnation: str, processors: Iterable[Processor], shards: Iterable[OwnedShard]) -> Prepared:
-    """Encode the running epoch. Raises ValueFault when a state value cannot be stored; nothing has been sent then."""
+def prepare(
+    app: str,
+    incarnation: str,
+    processors: Mapping[str, Processor],
+    shards: Collection[OwnedShard],
+    partitions: Mapping[str, int],
+) -> Prepared:
+    """Encode the running epoch. Raises ValueFault when a state value cannot be stored; nothing has been sent then.
+
+    Processors go by operator uid. Watermark frames come last: behind the records that they speak of.
+    """
     outputs: list[tuple[str, list[OutMessage]]] = []
-    for processor in processors:
+    for processor in processors.values():
         outputs += [(output.topic, output.messages) for output in processor.outputs.values() if output.messages]
         if processor.rejects.letters:
             outputs.append((dlq_topic(app, processor.spec.uid), processor.rejects.messages()))
-    return Prepared(outputs, [piece for shard in shards for piece in _pieces(incarnation, shard)])
+    pieces = [piece for shard in shards for piece in _pieces(incarnation, shard)]
+    for prepared in pieces:
+        outputs += _frames(processors[prepared.shard.shard.operator], prepared, partitions)
+    return Prepared(outputs, pieces)
 
 
 def _pieces(incarnation: str, shard: OwnedShard) -> Iterable[PieceEpoch]:
@@ -70,9 +83,23 @@ def _pieces(incarnation: str, shard: OwnedShard) -> Iterable[PieceEpoch]:
     for piece in shard.pieces:
         if piece.touched:
             changes = shard.cache.changes(shard.changed_in(piece))
+            changes = changes.joined(piece.partials.changes())
             name = PieceId(shard.operator_id, shard.shard.partition, piece.key_range)
-            end = EpochEnd(incarnation, piece.grant, piece.progress, Times(inputs=dict(piece.watermark)))
-            yield PieceEpoch(shard, changes, checkpoint(name, changes, shard.lineage, end))
+            end = EpochEnd(incarnation, piece.grant, piece.progress, piece.times)
+            yield PieceEpoch(shard, piece, changes, checkpoint(name, changes, shard.lineage, end))
+
+
+def _frames(
+    processor: Processor, prepared: PieceEpoch, partitions: Mapping[str, int]
+) -> list[tuple[str, list[OutMessage]]]:
+    """The piece's watermark for every partition of every stream that carries it, where it is news."""
+    piece, shard = prepared.piece, prepared.shard.shard
+    timed = [output.topic for output in processor.spec.outputs if output.timed]
+    if not timed or not piece.watermarks.to_send(piece.sent):
+        return []
+    of, times = partitions[processor.spec.inputs[0].topic], piece.watermarks
+    frame = WatermarkFrame(shard.operator, shard.partition, of, piece.key_range, piece.grant, times.current, times.idle)
+    return frames_of(frame, {topic: partitions[topic] for topic in timed})
 
 
 def write(app: str, producer: Producer, prepared: Prepared) -> Steps[Mapping[TopicPartition, int]]:
@@ -114,6 +141,10 @@ def settle(prepared: Prepared, app: str, offsets: Mapping[TopicPartition, int], 
         for piece in (piece for piece in prepared.pieces if piece.shard is shard):
             keys += [prefix + suffix for suffix in piece.changes.suffixes]
             values += piece.changes.values
+            index_keys, index_values = piece.piece.agendas.changes(shard.cache.columns, piece.changes.times)
+            keys += index_keys
+            values += index_values
+            piece.piece.sent = piece.checkpoint.marker.times
             advance(shard.lineage, piece.checkpoint.marker, offset)
             advance(stored, piece.checkpoint.marker, offset)
         shard.settled(sum(map(len, filter(None, values[written:]))))

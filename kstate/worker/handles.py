@@ -9,35 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from kstate.api.context import Context, Source
-from kstate.api.streams import Output
+from kstate.api.context import BatchContext, Source
 from kstate.interfaces import Batch, OutMessage, Store
-from kstate.keyspace import partition_of, slot_of_offset
 from kstate.state.cache import Entry, StateCache
-from kstate.worker.stream_frames import record_frame
 
 if TYPE_CHECKING:
     from kstate.worker.ownership import Piece
-
-PARTITION_MEMO_MAX = 100_000
-"""Remembered key → partition pairs per output; murmur2 in Python costs more than a dictionary hit."""
-
-
-@dataclass(frozen=True, slots=True)
-class OutputRoute:
-    """Where an output goes, and how its key and time are made; `key_of` None: the key of the current record."""
-
-    name: str
-    topic: str
-    partitions: int
-    key_of: Callable[[Any], bytes] | None
-    bytes_max: int
-    kind: Literal["internal", "event", "now"]
-    """Framed with the event time, stamped with it, or left to the clock of the broker."""
-
+    from kstate.worker.partial import Partials
 
 Undo: TypeAlias = Callable[[], object] | tuple[Entry, int, Any, int] | list[OutMessage]
 """How to take back a change: a call, the value and the change bits that an entry had, or a message to pop."""
@@ -50,8 +30,8 @@ class Cursor:
     """
 
     __slots__ = (
-        *("batch", "batch_entries", "cache", "changed", "clock_ms", "entry", "event_times", "journal", "key_bytes"),
-        *("partition", "piece", "row", "store", "watermarks"),
+        *("batch", "batch_entries", "batch_keys", "batch_times", "cache", "changed", "clock_ms", "entry"),
+        *("event_times", "journal", "key_bytes", "partition", "piece", "row", "store", "watermarks"),
     )
 
     def __init__(self) -> None:
@@ -63,6 +43,8 @@ class Cursor:
         self.batch: Batch | None = None
         self.batch_entries: Mapping[Any, Entry] = {}
         """By key, during a call of a `.batch` handler: what `get_many` may ask for."""
+        self.batch_keys: Sequence[Any] = ()
+        self.batch_times: Sequence[int] = ()
         self.partition = 0
         """Of the shard."""
         self.row = 0
@@ -82,9 +64,16 @@ class Cursor:
 
     @property
     def watermark(self) -> int:
-        """Of the piece at the current call; only where something goes by event time."""
-        assert self.watermarks is not None
+        """Of the piece at the current call; where nothing goes by event time it is computed only when asked for."""
+        if self.watermarks is None:
+            assert self.batch is not None
+            self.watermarks = self.piece.watermarks.over(self.batch.source.topic, self.event_times)
         return self.watermarks[self.row]
+
+    @property
+    def partials(self) -> Partials:
+        """The objects that belong to no key."""
+        return self.piece.partials
 
     def visible(self, at: int) -> bool:
         """Whether a value that expires then is still to be seen: neither event time nor watermark has reached it."""
@@ -107,80 +96,12 @@ class Cursor:
         self.journal.clear()
 
 
-class BoundOutput(Output[Any]):
-    """An Output that collects encoded records for the end of the epoch.
-
-    They carry the event time: in a frame on internal streams, as Kafka's timestamp on users' topics (OutputRoute).
-    """
-
-    def __init__(self, cursor: Cursor, encode: Callable[[Any], bytes], route: OutputRoute) -> None:
-        self._cursor = cursor
-        self._encode = encode
-        self._route = route
-        self._partitions: dict[bytes, int] = {}
-        self.messages: list[OutMessage] = []
-        self.size_bytes = 0
-        self.topic = route.topic
-
-    def emit(self, record: Any, /, *, event_time: int | None = None) -> None:
-        cursor, route = self._cursor, self._route
-        key = cursor.key_bytes if route.key_of is None else route.key_of(record)
-        value = self._encode(record)
-        if event_time is None:
-            event_time = cursor.event_times[cursor.row]
-        else:
-            _check_event_time(event_time)  # what cannot be sent is an error of this record, not of its epoch
-        if route.kind == "internal":
-            value = record_frame(event_time, value)
-        size = len(value) if key is None else len(value) + len(key)
-        if size > route.bytes_max:
-            raise ValueError(f"output {route.name!r}: a record of {size:,} bytes, the limit is {route.bytes_max:,}")
-        partition = self._partitions.get(key) if key is not None else None
-        if partition is None:
-            partition = self._partition(key)
-        message: OutMessage = {"key": key, "value": value, "partition": partition}
-        if route.kind == "event" and event_time > 0:  # Kafka itself gives 0 or less where a record has no time
-            message["timestamp"] = event_time
-        self.messages.append(message)
-        self.size_bytes += size
-        cursor.journal.append(self.messages)
-
-    def _partition(self, key: bytes | None) -> int:
-        if key is None:
-            batch = self._cursor.batch
-            assert batch is not None, "only an operator without key has a null key, and it has no timers"
-            return slot_of_offset(batch.offsets[self._cursor.row]) % self._route.partitions
-        if len(self._partitions) >= PARTITION_MEMO_MAX:
-            self._partitions.clear()
-        partition = self._partitions[key] = partition_of(key, self._route.partitions)
-        return partition
-
-    def start_epoch(self) -> None:
-        """Nothing is collected any more."""
-        self.messages = []
-        self.size_bytes = 0
-
-
-def _check_event_time(event_time: int) -> None:
-    """TypeError or OverflowError for what is no int64."""
-    if not isinstance(event_time, int):
-        raise TypeError(f"event_time: expected milliseconds since the epoch as an int, got {event_time!r}")
-    event_time.to_bytes(8, "big", signed=True)
-
-
-class BoundContext(Context):
-    """The context of the current record; everything is computed only when asked for."""
+class BoundContext(BatchContext):
+    """The context of the current call; everything is computed only when asked for."""
 
     def __init__(self, cursor: Cursor, log: Any) -> None:
         self._cursor = cursor
         self._log = log
-        self._floor = 0
-        self._lateness_ms = 0
-        self._watermarks: list[int] | None = None
-
-    def start_batch(self, floor: int, lateness_ms: int) -> None:
-        """A new batch begins: `floor` is the watermark so far, ms since the epoch."""
-        self._floor, self._lateness_ms, self._watermarks = floor, lateness_ms, None
 
     @property
     def event_time(self) -> int:
@@ -188,12 +109,7 @@ class BoundContext(Context):
 
     @property
     def watermark(self) -> int:
-        if self._watermarks is None:
-            late = self._lateness_ms
-            self._watermarks = list(accumulate((t - late for t in self._cursor.event_times), max, initial=self._floor))[
-                1:
-            ]
-        return self._watermarks[self._cursor.row]
+        return self._cursor.watermark
 
     @property
     def source(self) -> Source:
@@ -206,6 +122,32 @@ class BoundContext(Context):
     def log(self) -> Any:
         return self._log
 
+    @property
+    def keys(self) -> Sequence[Any]:
+        return self._cursor.batch_keys
+
+    @property
+    def event_times(self) -> Sequence[int]:
+        return self._cursor.batch_times
+
+
+class CollectsOutput(Protocol):
+    """What the engine asks of an output handle."""
+
+    topic: str
+    messages: list[OutMessage]
+    size_bytes: int
+
+    def start_epoch(self) -> None:
+        """Nothing is collected any more."""
+        ...
+
+
+class CountsLate(Protocol):
+    """What the engine asks of a window handle."""
+
+    late: int
+
 
 @dataclass(frozen=True, slots=True)
 class Handles:
@@ -213,5 +155,6 @@ class Handles:
 
     cursor: Cursor
     context: BoundContext
-    outputs: Mapping[str, BoundOutput]
+    outputs: Mapping[str, CollectsOutput]
     """By attribute."""
+    windows: Sequence[CountsLate] = ()

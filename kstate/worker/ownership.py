@@ -8,36 +8,87 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 from kstate.interfaces import Batch
 from kstate.keyspace import FULL_RANGE, KeyRange, slot_of, slot_of_offset
 from kstate.plan import Shard, Tile
 from kstate.progress import SlotMap
+from kstate.state.agenda import Agendas
 from kstate.state.cache import Entry, StateCache
 from kstate.state.lineage import Lineage
-from kstate.state.replay import replay_pieces
+from kstate.state.replay import ReplayPiece, replay_pieces
+from kstate.times import Times, joined
 from kstate.worker.decode import select
-from kstate.worker.partial import NO_PARTIALS, Partials
+from kstate.worker.partial import Partials
+from kstate.worker.watermarks import Watermarks
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Piece:
     """A key range with one live progress; `touched`: the running epoch did something that a marker must record."""
 
     key_range: KeyRange
     grant: int
     progress: dict[str, int]
-    watermark: dict[str, int] = field(default_factory=dict)
+    watermarks: Watermarks
+    agendas: Agendas
+    partials: Partials
+    clock_ms: int = 0
+    """The last reading of processing time."""
     touched: bool = False
-    partials: Partials = NO_PARTIALS
+    sent: Times | None = None
+    """What the last watermark frames of this process said."""
+    idle_at: float | None = None
+    """Up to when (monotonic seconds) the watermark went on by the clock, while all inputs are idle."""
+
+    @property
+    def times(self) -> Times:
+        """Event time as a marker keeps it."""
+        return self.watermarks.frozen(self.clock_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The rows of a batch that a piece has not done before: its own, and where time matters the others' too."""
+
+    piece: Piece
+    own: Batch
+    foreign: Batch | None
+    """Rows of keys that the piece does not own; None where nobody wants them, or there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class PieceMaker:
+    """How an operator's pieces are made of what their markers say."""
+
+    watermarks: Callable[[Times], Watermarks]
+    agendas: Callable[[KeyRange], Agendas]
+    partials: Callable[[KeyRange, Iterable[int]], Partials]
+    """Of a key range, given the slots at which ranges of the shard begin."""
+
+    def piece(self, stored: ReplayPiece, grant: int, lineage: Lineage) -> Piece:
+        """A piece as it was committed."""
+        partials = self.partials(stored.key_range, [key_range.lo for key_range, _ in lineage])
+        return Piece(
+            stored.key_range,
+            grant,
+            dict(stored.progress),
+            self.watermarks(stored.times),
+            self.agendas(stored.key_range),
+            partials,
+            stored.times.clock_ms,
+            touched=partials.pending,
+        )
 
 
 class OwnedShard:
     """The part of one shard that this worker owns, its committed lineage and its cache."""
 
-    def __init__(self, shard: Shard, operator_id: int, cache: StateCache, starts: Mapping[str, int]) -> None:
+    def __init__(
+        self, shard: Shard, operator_id: int, cache: StateCache, starts: Mapping[str, int], maker: PieceMaker
+    ) -> None:
         self.shard = shard
         self.operator_id = operator_id
         self.cache = cache
@@ -46,6 +97,9 @@ class OwnedShard:
         self.pieces: list[Piece] = []
         self.starts = starts
         """Input topic → offset at which slots without a marker start."""
+        self.table_ends: Mapping[str, int] = {}
+        """Table topic → end to which it is read before any other input."""
+        self.maker = maker
 
     def adopt(self, tile: Tile, lineage: Lineage) -> None:
         """Own a restored tile; its pieces start where its markers say."""
@@ -64,55 +118,54 @@ class OwnedShard:
         self.cache.settle(stored_bytes)
         for piece in self.pieces:
             piece.touched = False
+            piece.agendas.settled()
+            piece.partials.settle()
 
     def _committed_pieces(self, tile: Tile) -> list[Piece]:
-        return [
-            Piece(piece.key_range, tile.grant, dict(piece.progress), dict(piece.times.inputs))
-            for piece in replay_pieces(self.lineage, tile.key_range, self.starts)
-        ]
+        stored = replay_pieces(self.lineage, tile.key_range, self.starts)
+        return [self.maker.piece(piece, tile.grant, self.lineage) for piece in stored]
 
     def positions(self) -> dict[str, int]:
-        """Where the reader of each input topic must stand: the least progress of any piece."""
-        return {topic: min(piece.progress[topic] for piece in self.pieces) for topic in self.starts}
+        """Where the reader of each input topic must stand: the least progress of any piece.
+
+        Only tables while they are not read to their ends.
+        """
+        behind = [topic for topic in self.table_ends if self._behind(topic)]
+        return {topic: min(piece.progress[topic] for piece in self.pieces) for topic in behind or self.starts}
+
+    @property
+    def reads_tables(self) -> bool:
+        """The tables are not yet read to their ends."""
+        return any(self._behind(topic) for topic in self.table_ends)
+
+    def _behind(self, table: str) -> bool:
+        return any(piece.progress[table] < self.table_ends[table] for piece in self.pieces)
 
     def coalesce(self) -> None:
         """Join neighbouring pieces of one tile that stand at equal progress."""
-        joined: list[Piece] = []
+        pieces: list[Piece] = []
         for piece in sorted(self.pieces, key=lambda p: p.key_range.lo):
-            last = joined[-1] if joined else None
+            last = pieces[-1] if pieces else None
             if last and self._mergeable(last, piece):
-                last.key_range = KeyRange(last.key_range.lo, piece.key_range.hi)
-                last.touched = last.touched or piece.touched
+                _join(last, piece, self.maker)
             else:
-                joined.append(piece)
-        self.pieces = joined
+                pieces.append(piece)
+        self.pieces = pieces
 
-    def admit(self, batch: Batch) -> Batch:
-        """The rows of a batch that belong to a piece and were not done before; live progress moves to the batch's
-        end.
-        """
+    def parts(self, batch: Batch, *, foreign: bool) -> list[Part]:
+        """What each piece has to do of a batch, and with `foreign` what else has passed it."""
         topic = batch.source.topic
-        rows = self._admitted(batch, topic)
-        for piece in self.pieces:
-            if piece.progress[topic] < batch.next_offset:
-                piece.touched = piece.touched or len(batch) > 0
-                piece.progress[topic] = batch.next_offset
-        return batch if rows is None else select(batch, rows)
-
-    def _admitted(self, batch: Batch, topic: str) -> list[int] | None:
-        """Rows admitted, None for all of them."""
-        if not len(batch):
-            return None
-        whole = len(self.pieces) == 1 and self.pieces[0].key_range == FULL_RANGE
-        if whole and self.pieces[0].progress[topic] <= batch.offsets[0]:
-            return None
-        owned = SlotMap((piece.key_range, piece.progress[topic]) for piece in self.pieces)
-        rows = []
-        for row, (key, offset) in enumerate(zip(batch.keys, batch.offsets, strict=True)):
-            done = owned.get(slot_of(key) if key is not None else slot_of_offset(offset))
-            if done is not None and offset >= done:
-                rows.append(row)
-        return rows
+        if len(self.pieces) == 1 and self.pieces[0].key_range == FULL_RANGE:
+            piece = self.pieces[0]
+            if not len(batch) or piece.progress[topic] <= batch.offsets[0]:
+                return [Part(piece, batch, None)]
+            rows = [row for row, offset in enumerate(batch.offsets) if offset >= piece.progress[topic]]
+            return [Part(piece, select(batch, rows), None)]
+        slots = [
+            slot_of(key) if key is not None else slot_of_offset(offset)
+            for key, offset in zip(batch.keys, batch.offsets, strict=True)
+        ]
+        return [_part(piece, batch, slots, foreign=foreign) for piece in self.pieces]
 
     def changed_in(self, piece: Piece) -> Iterable[Entry]:
         """The entries with changes that belong to a piece."""
@@ -123,4 +176,23 @@ class OwnedShard:
     def _mergeable(self, left: Piece, right: Piece) -> bool:
         if left.key_range.hi != right.key_range.lo or left.key_range.hi in {tile.lo for tile in self.tiles}:
             return False
-        return left.progress == right.progress and left.watermark == right.watermark
+        return left.progress == right.progress
+
+
+def _part(piece: Piece, batch: Batch, slots: list[int], *, foreign: bool) -> Part:
+    done = piece.progress[batch.source.topic]
+    new = [row for row, offset in enumerate(batch.offsets) if offset >= done]
+    own = [row for row in new if slots[row] in piece.key_range]
+    others = [row for row in new if slots[row] not in piece.key_range] if foreign else []
+    return Part(piece, select(batch, own), select(batch, others) if others else None)
+
+
+def _join(left: Piece, right: Piece, maker: PieceMaker) -> None:
+    """Make one piece of two neighbours at equal progress."""
+    left.key_range = KeyRange(left.key_range.lo, right.key_range.hi)
+    left.watermarks = maker.watermarks(joined(left.times, right.times))
+    left.agendas.absorb(right.agendas)
+    left.partials = left.partials.join(right.partials)
+    left.clock_ms = max(left.clock_ms, right.clock_ms)
+    left.touched = left.touched or right.touched or left.partials.pending
+    left.sent = None

@@ -1,89 +1,152 @@
-"""Runs the handlers of one operator over batches of admitted records.
+"""Runs one operator over what its pieces have not done yet.
 
-A handler call is atomic: if it raises, its state changes and outputs are undone and the record becomes a dead letter.
+    part of a batch ──▶ decoded, rejects aside ──▶ entries of the keys (kstate.worker.admission)
+                    ──▶ handlers (kstate.worker.handling), timers and windows (kstate.worker.firing)
+
+Where the operator goes by event time, what a record makes due is done before its handler is called. An epoch that is
+full by then ends there, and the rest of the batch is read again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from kstate.api.operator import Operator
-from kstate.api.specs import OperatorSpec
+from kstate.api.specs import InputSpec, OperatorSpec
 from kstate.clock import Step, Steps
-from kstate.errors import ConfigError, DecodeError, KstateError
-from kstate.interfaces import Batch, Store
-from kstate.keyspace import PARTITIONERS
-from kstate.plan import TopicPartition
-from kstate.state.cache import Entry, StateColumn, check_changes
-from kstate.worker.decode import Decoded, InputDecoder
+from kstate.interfaces import Batch
+from kstate.state.values import NEVER
+from kstate.times import UNKNOWN_TIME
+from kstate.worker.admission import Admission
+from kstate.worker.decode import Decoded
+from kstate.worker.firing import Firing
 from kstate.worker.handles import Handles
-from kstate.worker.ownership import OwnedShard
+from kstate.worker.handling import Call, Handling
+from kstate.worker.ownership import OwnedShard, Part, Piece
 from kstate.worker.rejects import Rejects
+from kstate.worker.surroundings import Surroundings
+from kstate.worker.watermark_line import Frames, WatermarkLine, line_of, still, without_frames
 
 PROCESSED = Step("processed")
-UNSET_WATERMARK = -(1 << 63)
-KEY_BYTES_MAX = 65_536
-"""The room that `StateSettings.value_bytes_max` leaves for a key, so that a key and its value fit into one block."""
+
+SWEEP = 1_000
+"""Expired values removed at a time."""
+
+
+def tracks_time(spec: OperatorSpec) -> bool:
+    """Whether the watermark matters to the operator, or to one that reads what it emits."""
+    return spec.timed or any(output.timed for output in spec.outputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Machinery:
+    """What a record goes through: admission, handlers, and what falls due on the way."""
+
+    admission: Admission
+    handling: Handling
+    firing: Firing
+
+    @property
+    def rejects(self) -> Rejects:
+        """The records that failed."""
+        return self.admission.rejects
 
 
 class Processor:
-    """One operator in this worker: its instance, bound handles, decoders and failed records.
-
-    `careful` is set while an epoch is redone because a state value did not encode: values are then checked after every
-    call, so that the culprit is found and becomes a dead letter.
-    """
+    """One operator in this worker: its instance, bound handles, decoders and failed records."""
 
     def __init__(
         self,
         spec: OperatorSpec,
         instance: Operator[Any],
         handles: Handles,
-        decoders: Mapping[str, InputDecoder],
-        columns: Sequence[StateColumn],
-        rejects: Rejects,
+        calls: Mapping[str, Call],
+        machinery: Machinery,
+        around: Surroundings,
     ) -> None:
-        """`instance` has its handles already; decoders go by topic, columns in the order of the states."""
+        """`instance` has its handles already; calls go by topic."""
         self.spec = spec
         self.instance = instance
         self.cursor = handles.cursor
-        self.context = handles.context
         self.outputs = handles.outputs
-        self.rejects = rejects
-        self.careful = False
-        self._decoders = decoders
-        self._columns = columns
-        self._keyed = spec.key_type is not type(None)
-        self._handlers: dict[str, Callable[[Any, Any], None]] = {
-            each.topic: each.handler.__get__(instance) for each in spec.inputs if each.handler is not None
-        }
-
-    def process(self, shard: OwnedShard, batch: Batch, store: Store, partitions: Mapping[str, int]) -> Steps[None]:
-        """Admit, decode and handle one batch of one input."""
-        admitted = shard.admit(batch)
-        if not len(admitted):
-            return
-        self.rejects.handled += len(admitted)
-        decoder = self._decoders[batch.source.topic]
-        decoded = decoder.decode(admitted, self.rejects)
-        if self._keyed:
-            entries, decoded = self._entries(shard, decoded, store, partitions)
-            decoded, entries = self._key_checked(decoder, decoded, entries)
-            self._start(shard, decoded, decoder)
-            self._handle_keyed(self._handlers[batch.source.topic], decoded, entries)
-        else:
-            self._start(shard, decoded, decoder)
-            self._handle_unkeyed(self._handlers[batch.source.topic], decoded)
-        self._advance_watermark(shard, decoded, decoder)
-        yield PROCESSED
+        self.windows = handles.windows
+        self.rejects: Rejects = machinery.rejects
+        self.tracks_time = tracks_time(spec)
+        self.tells_time = any(output.timed for output in spec.outputs)
+        self._handling = machinery.handling
+        self._admission = machinery.admission
+        self._firing = machinery.firing
+        self._around = around
+        self._calls = calls
+        self._inputs = {each.topic: each for each in spec.inputs}
 
     def receive(self, batch: Batch) -> Batch:
-        """A batch as its input's decoder needs it; RetryableError while the schema registry is away."""
-        return self._decoders[batch.source.topic].receive(batch)
+        """The batch as it can be processed. RetryableError when that cannot be done now: read it again."""
+        return self._admission.receive(batch)
+
+    def process(self, shard: OwnedShard, batch: Batch) -> Steps[bool]:
+        """Do what the shard's pieces have not done of one received batch of one input.
+
+        False when the epoch was full before all of it was done: progress says how far, the rest is to be read again.
+        """
+        given, complete = self._inputs[batch.source.topic], True
+        foreign = self.tracks_time and given.table is None
+        for part in shard.parts(batch, foreign=foreign):
+            piece, reached = part.piece, batch.next_offset
+            if piece.progress[given.topic] >= reached:
+                continue
+            if len(part.own) or part.foreign is not None:
+                stopped_at = self._part(shard, part, given)
+                if stopped_at is not None:
+                    reached, complete = stopped_at, False
+            piece.touched = piece.touched or len(batch) > 0
+            piece.progress[given.topic] = reached
+        if len(batch):
+            yield PROCESSED
+        return complete
+
+    def tick(self, shard: OwnedShard) -> bool:
+        """Fire what is due without a record: by processing time, by idle inputs, or left over from a full epoch.
+
+        Also forgets expired values, a few at a time. Whether anything was done.
+        """
+        done = False
+        for piece in shard.pieces:
+            watermark = piece.watermarks.current
+            if piece.agendas.processing.next_at <= self.cursor.clock_ms:
+                self._enter(shard, piece)
+                self._firing.fire_due(shard, piece, "processing", self.cursor.clock_ms, watermark)
+                piece.touched = done = True
+            if piece.agendas.event.next_at <= watermark:
+                self._enter(shard, piece)
+                self._firing.fire_due(shard, piece, "event", watermark, watermark)
+                piece.touched = done = True
+            if piece.agendas.ttl.next_at <= watermark:
+                self._enter(shard, piece)
+                self._firing.sweep(shard, piece, watermark, SWEEP)
+                piece.touched = done = True
+        return done
+
+    @property
+    def careful(self) -> bool:
+        """State values are checked after every call: the epoch is redone because one did not encode."""
+        return self._handling.careful
+
+    @careful.setter
+    def careful(self, careful: bool) -> None:
+        self._handling.careful = self._firing.careful = careful
 
     def collected_bytes(self) -> int:
         """Size of the outputs collected in the running epoch."""
         return sum(output.size_bytes for output in self.outputs.values())
+
+    @property
+    def late(self) -> int:
+        """Records of the running epoch that came too late for their windows."""
+        return sum(window.late for window in self.windows)
 
     def start_epoch(self) -> None:
         """Forget outputs and failed records: they are committed, or undone."""
@@ -91,118 +154,82 @@ class Processor:
         self.cursor.journal.clear()
         for output in self.outputs.values():
             output.start_epoch()
+        for window in self.windows:
+            window.late = 0
 
-    def _entries(
-        self, shard: OwnedShard, decoded: Decoded, store: Store, partitions: Mapping[str, int]
-    ) -> tuple[list[Entry], Decoded]:
-        """The cache entry of each row; rows whose key does not decode are rejected."""
-        source = decoded.batch.source
-        count = partitions[source.topic]
-        partitioner = self._decoders[source.topic].spec.partitioner
-        place = PARTITIONERS.get(partitioner)
-        framed = decoded.batch.placed_keys or ()
-        placed_by = dict(zip(decoded.batch.keys, framed, strict=True)) if framed else {}
-
-        def admit(key: bytes) -> None:
-            if len(key) > KEY_BYTES_MAX:
-                raise DecodeError(f"it has {len(key):,} bytes, the limit is {KEY_BYTES_MAX:,}")
-            message_key = placed_by.get(key) or key
-            if place is not None and place(message_key, count) != source.partition:
-                expected = f"{partitioner} puts it into partition {place(message_key, count)} of {count}"
-                raise _misplaced(self.spec.uid, source, message_key, expected)
-
-        keys: list[bytes] = decoded.batch.keys  # type: ignore[assignment]  # rows without key are gone
-        try:
-            return shard.cache.entries(keys, store, admit), decoded
-        except DecodeError:
-            rows = []
-            for row, key in enumerate(keys):
-                try:
-                    shard.cache.entries([key], store, admit)
-                    rows.append(row)
-                except DecodeError as error:
-                    self.rejects.add(decoded.batch, row, f"key does not decode: {error}", error)
-            kept = decoded.select(rows)
-            return shard.cache.entries([keys[row] for row in rows], store, admit), kept
-
-    def _key_checked(
-        self, decoder: InputDecoder, decoded: Decoded, entries: list[Entry]
-    ) -> tuple[Decoded, list[Entry]]:
-        """Without the rows whose message key is not the field that the input names by `key=`."""
-        name = decoder.spec.key_field
-        if name is None:
-            return decoded, entries
-        fields = [getattr(record, name) for record in decoded.records]
-        if fields == [entry.key for entry in entries]:
-            return decoded, entries
-        rows = []
-        for row, (field, entry) in enumerate(zip(fields, entries, strict=True)):
-            if field == entry.key:
-                rows.append(row)
-            else:
-                self.rejects.add(
-                    decoded.batch, row, f"message key {entry.key!r} differs from field {name!r}: {field!r}"
-                )
-        return decoded.select(rows), [entries[row] for row in rows]
-
-    def _start(self, shard: OwnedShard, decoded: Decoded, decoder: InputDecoder) -> None:
+    def _enter(self, shard: OwnedShard, piece: Piece) -> None:
+        """Put the cursor into a piece."""
         cursor = self.cursor
-        cursor.batch, cursor.event_times, cursor.changed = decoded.batch, decoded.event_times, shard.cache.changed
-        topic = decoded.batch.source.topic
-        floor = min((piece.watermark.get(topic, UNSET_WATERMARK) for piece in shard.pieces), default=UNSET_WATERMARK)
-        self.context.start_batch(floor, decoder.spec.lateness_ms)
+        cursor.cache, cursor.changed, cursor.store = shard.cache, shard.cache.changed, self._around.store
+        cursor.piece, cursor.partition = piece, shard.shard.partition
+        piece.clock_ms = max(piece.clock_ms, cursor.clock_ms)
 
-    def _advance_watermark(self, shard: OwnedShard, decoded: Decoded, decoder: InputDecoder) -> None:
-        """The watermark of the input rises to the highest event time less the lateness."""
-        if decoder.spec.event_time is None or not decoded.event_times:
-            return
-        topic, reached = decoded.batch.source.topic, max(decoded.event_times) - decoder.spec.lateness_ms
-        for piece in shard.pieces:
-            piece.watermark[topic] = max(reached, piece.watermark.get(topic, reached))
+    def _part(self, shard: OwnedShard, part: Part, given: InputSpec) -> int | None:
+        """One piece's part of a batch; the offset at which it stopped because the epoch is full, else None."""
+        piece, admission = part.piece, self._admission
+        self._enter(shard, piece)
+        own, frames = without_frames(part) if given.internal else (part.own, [])
+        decoded = admission.decoded(given, own, self.cursor.clock_ms)
+        line = None
+        if self.tracks_time and not given.internal and given.table is None:
+            others = [] if part.foreign is None else admission.times(given, part.foreign, self.cursor.clock_ms)
+            line = line_of(piece, decoded, others)
+        times = decoded.event_times
+        decoded, entries = admission.entered(shard, given, decoded)
+        if not self.tracks_time or given.table is not None:
+            self._handling.start(decoded, entries, still(piece, len(decoded.records)) if self.tracks_time else None)
+            self._handling.all(self._calls[given.topic])
+            if not given.internal and given.table is None:
+                piece.watermarks.take(given.topic, times)
+            return None
+        watermarks = still(piece, len(decoded.records)) if line is None else line.at(decoded)
+        self._handling.start(decoded, entries, watermarks)
+        if line is None:
+            return self._stream(shard, piece, given, decoded, frames)
+        return self._external(shard, piece, given, decoded, line)
 
-    def _handle_keyed(self, handler: Callable[[Any, Any], None], decoded: Decoded, entries: Sequence[Entry]) -> None:
-        cursor, context, instance, journal = self.cursor, self.context, self.instance, self.cursor.journal
-        careful = self.careful
-        for row, (entry, record) in enumerate(zip(entries, decoded.records, strict=True)):
-            cursor.row = row
-            cursor.entry = entry
-            cursor.key_bytes = entry.key_bytes
-            instance.key = entry.key
-            try:
-                handler(record, context)
-                if careful:
-                    check_changes(self._columns, self.cursor.journal)
-            except Exception as error:  # noqa: BLE001 - whatever user code raises
-                self._reject(row, error)
-            else:
-                journal.clear()
+    def _external(
+        self, shard: OwnedShard, piece: Piece, given: InputSpec, decoded: Decoded, line: WatermarkLine
+    ) -> int | None:
+        """Handle records of a user's topic, each after what it makes due."""
+        call, agenda, offsets = self._calls[given.topic], piece.agendas.event, decoded.batch.offsets
+        row, rows = 0, len(decoded.records)
+        while True:
+            row = self._handling.until_due(call, row, rows, agenda)
+            at = line.reaching(agenda.next_at)
+            if at == len(line.offsets):
+                piece.watermarks.take(given.topic, line.times)
+                return None
+            watermark = max(line.watermarks[at], line.watermark_after(offsets[row - 1]) if row else UNKNOWN_TIME)
+            if not self._fire(shard, piece, watermark):
+                # What was fired is gone from the state. The record is met again, and the rest of what it makes due.
+                stopped_at = max(line.offsets[at], offsets[row - 1] + 1 if row else 0)
+                piece.watermarks.take(given.topic, line.times_before(stopped_at))
+                return stopped_at
 
-    def _handle_unkeyed(self, handler: Callable[[Any, Any], None], decoded: Decoded) -> None:
-        cursor, context, journal = self.cursor, self.context, self.cursor.journal
-        for row, (key, record) in enumerate(zip(decoded.batch.keys, decoded.records, strict=True)):
-            cursor.row = row
-            cursor.key_bytes = key
-            try:
-                handler(record, context)
-            except Exception as error:  # noqa: BLE001 - whatever user code raises
-                self._reject(row, error)
-            else:
-                journal.clear()
+    def _stream(
+        self, shard: OwnedShard, piece: Piece, given: InputSpec, decoded: Decoded, frames: Frames
+    ) -> int | None:
+        """Handle records of an internal stream; only frames move the watermark."""
+        call, agenda, offsets = self._calls[given.topic], piece.agendas.event, decoded.batch.offsets
+        row = 0
+        for at, frame in [*frames, (NEVER, None)]:
+            stop = bisect_left(offsets, at, row)
+            while (row := self._handling.until_due(call, row, stop, agenda)) < stop or self._is_due(piece):
+                if not self._fire(shard, piece, piece.watermarks.current):
+                    return offsets[row - 1] + 1 if row else piece.progress[given.topic]
+            if frame is not None:
+                piece.watermarks.frame(given.topic, frame)
+                if self._is_due(piece) and not self._fire(shard, piece, piece.watermarks.current):
+                    return at  # the frame is met again: taking it twice changes nothing
+                self._handling.watermark_from(row, piece.watermarks.current)
+        return None
 
-    def _reject(self, row: int, error: Exception) -> None:
-        """Undo the call; its record becomes a dead letter, unless the failure is the engine's or the machine's."""
-        self.cursor.undo()
-        if isinstance(error, MemoryError | KstateError) and not isinstance(error, DecodeError):
-            raise error
-        assert self.cursor.batch is not None
-        self.rejects.add(self.cursor.batch, row, str(error) or type(error).__name__, error)
+    def _is_due(self, piece: Piece) -> bool:
+        return piece.agendas.event.next_at <= piece.watermarks.current
 
-
-def _misplaced(uid: str, source: TopicPartition, key: bytes, expected: str) -> ConfigError:
-    return ConfigError(
-        f"Operator {uid!r}: a record with key {key[:64]!r} stands in {source}, {expected}; "
-        "two partitioners on one topic give one key two states.",
-        hint="write the topic with the Java producer's partitioner (librdkafka: partitioner=murmur2_random), or, if "
-        'one other partitioner writes all of it, declare Input(..., partitioner="crc32"), librdkafka\'s own, or '
-        '"unchecked".',
-    )
+    def _fire(self, shard: OwnedShard, piece: Piece, watermark: int) -> bool:
+        """Fire what is due by event time; False when the epoch is full before all is done."""
+        done = self._firing.fire_due(shard, piece, "event", watermark, watermark)
+        self._handling.resume()
+        return done

@@ -23,11 +23,13 @@ from kstate.worker.edges import WorkerEdges
 from kstate.worker.epoch import STORED, Prepared, prepare, settle, write
 from kstate.worker.lifecycle import RETRY, Session
 from kstate.worker.ownership import OwnedShard
+from kstate.worker.passing import Passing
 from kstate.worker.stuck import StuckInputs
 from kstate.worker.taint import look_for_epoch
 from kstate.worker.tiles import Routed, Tiles
 
 POLLED = Step("polled")
+FIRED = Step("fired")
 IDLE = Step("idle", wait=0.01)
 TAINTED = Step("tainted")
 UNDONE = Step("undone")
@@ -40,6 +42,8 @@ class _Intake:
     started: float | None = None
     records: int = 0
     bytes: int = 0
+    cut: bool = False
+    """It became full in the middle of a batch; the rest is to be read again."""
 
 
 class RunningEpoch:
@@ -56,6 +60,8 @@ class RunningEpoch:
         self._interval_s = assembly.topology.epoch_ms / 1000
         self._settings: Settings = assembly.settings
         self._stuck = StuckInputs(edges.log, edges.clock, assembly.settings.failure, edges.logger.warning)
+        self._passing = Passing(tiles, edges, assembly.topology.idle_ms)
+        tiles.around.full = self.due
         self._intake = _Intake()
         self.in_doubt = False
         """A transaction of unknown outcome is being looked for: what is left now, the next incarnation finds out."""
@@ -63,18 +69,20 @@ class RunningEpoch:
     def process(self) -> Steps[None]:
         """Poll bounded batches and hand them to the operators; a full epoch polls no more."""
         before = self._edges.clock.monotonic()
+        if self._intake.started is None:
+            self._passing.read_clock()
+        if self._passing.tick():
+            self._begin(before)
+            yield FIRED
         routed = yield from self._poll()
         records = sum(len(batch) for _, batch in routed)
+        self._passing.polled({batch.source for _, batch in routed if len(batch)})
         if records:
+            self._begin(before)
             yield POLLED
-        for shard, batch in routed:
-            processor = self._tiles.processors[shard.shard.operator]
-            yield from processor.process(shard, batch, self._edges.store, self._tiles.partitions())
-            self._intake.bytes += sum(map(len, filter(None, batch.values)))
-            self._tell_handled(shard, batch)
+        yield from self._handle(routed)
         if records:
             self._intake.records += records
-            self._intake.started = before if self._intake.started is None else self._intake.started
             return
         if routed:  # only control records were passed: that too is progress, and the end of a bounded run
             self._tiles.publish()
@@ -82,14 +90,32 @@ class RunningEpoch:
         if self._edges.clock.monotonic() == before:
             yield IDLE
 
+    def _handle(self, routed: Routed) -> Steps[None]:
+        """Hand batches to their operators until the epoch is full; what is left then is read again."""
+        for shard, batch in routed:
+            processor = self._tiles.processors[shard.shard.operator]
+            complete = yield from processor.process(shard, batch)
+            self._intake.bytes += sum(map(len, filter(None, batch.values)))
+            self._tell_handled(shard, batch)
+            if not complete:
+                self._intake.cut = True
+                return
+
     def due(self) -> bool:
         """Whether it ends now: by time, records or bytes."""
         intake, limits = self._intake, self._settings.epoch
         if intake.started is None:
             return False
+        if intake.cut:
+            return True
         collected = intake.bytes + sum(processor.collected_bytes() for processor in self._tiles.processors.values())
         age = self._edges.clock.monotonic() - intake.started
         return age >= self._interval_s or intake.records >= limits.records_max or collected >= limits.bytes_max
+
+    def _begin(self, now: float) -> None:
+        """Something is under way that a commit must record."""
+        if self._intake.started is None:
+            self._intake.started = now
 
     def commit(self) -> Steps[None]:
         """Commit it, or undo it so that it is done again. Raises OperatorError when too many records failed."""
@@ -100,7 +126,8 @@ class RunningEpoch:
             processor.rejects.check(self._settings.failure)
         try:
             incarnation = self._session.member.incarnation
-            prepared = prepare(self._app, incarnation, tiles.processors.values(), tiles.shards.values())
+            shards = tiles.shards.values()
+            prepared = prepare(self._app, incarnation, tiles.processors, shards, tiles.partitions())
         except ValueFault as fault:
             self._redo_carefully(fault)
             yield UNDONE
@@ -114,7 +141,8 @@ class RunningEpoch:
             yield UNDONE
             return
         settle(prepared, self._app, offsets, self._edges.store)
-        self._edges.logger.debug("committed", incarnation=incarnation, records=self._intake.records)
+        late = sum(processor.late for processor in tiles.processors.values())
+        self._edges.logger.debug("committed", incarnation=incarnation, records=self._intake.records, late=late)
         self._start()
         yield STORED
 
@@ -201,6 +229,8 @@ class RunningEpoch:
         for processor in self._tiles.processors.values():
             processor.start_epoch()
             processor.careful = False
+        if self._intake.cut:
+            self._tiles.rewind()
         self._intake = _Intake()
         caches = [shard.cache for shard in self._tiles.shards.values()]
         if sum(cache.size_bytes for cache in caches) > self._settings.state.cache_bytes / 2:

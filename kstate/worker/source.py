@@ -46,6 +46,10 @@ class Inputs:
                 routed.append((shard, batch if end is None or batch.next_offset <= end else cut(batch, end)))
         return routed
 
+    def at_end(self) -> Mapping[TopicPartition, int]:
+        """What is read to its end, with the position."""
+        return self._reader.at_end()
+
     def close(self) -> None:
         self._reader.close()
 

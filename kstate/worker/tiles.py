@@ -24,6 +24,7 @@ from kstate.worker.load import Load
 from kstate.worker.ownership import OwnedShard
 from kstate.worker.process import Processor
 from kstate.worker.source import Inputs
+from kstate.worker.surroundings import Surroundings
 
 POLL_TIMEOUT_S = 0.05
 ADOPT_S = 0.05
@@ -47,6 +48,7 @@ class Tiles:
         """Those with a tile that runs."""
         self.processors: dict[str, Processor] = {}
         """By operator uid; every operator of the job, from the first plan on."""
+        self.around = Surroundings(edges.store)
         self._assembly = assembly
         self._edges = edges
         self._load = load
@@ -54,6 +56,7 @@ class Tiles:
         self._inputs = Inputs(edges.log.reader())
         self._adoptions = Adoptions(self._restore)
         self._ends: dict[tuple[str, TopicPartition], int] = {}
+        self._reading_tables: list[OwnedShard] = []
 
     def take(self, plan: Plan, own: Plan | None) -> None:
         """Queue what a newer plan grants; FencedError when it takes a tile away (S6 and S7 are not built yet).
@@ -109,15 +112,24 @@ class Tiles:
 
     def poll(self, max_records: int) -> Routed:
         """At most so many records of the inputs, each batch with its shard, cut at the ends of a bounded run."""
-        return self._inputs.poll(max_records, POLL_TIMEOUT_S, self._ends) if self.shards else []
+        if not self.shards:
+            return []
+        if self._reading_tables and not any(shard.reads_tables for shard in self._reading_tables):
+            self.rewind()  # now the other inputs, too
+        return self._inputs.poll(max_records, POLL_TIMEOUT_S, self._ends)
 
     def rewind(self) -> None:
         """Read on from where the pieces stand: something new is owned, an epoch was undone, or other ends hold."""
         self._inputs.place(self.shards.values())
+        self._reading_tables = [shard for shard in self.shards.values() if shard.reads_tables]
 
     def sources(self) -> Iterable[TopicPartition]:
         """The input partitions that are read."""
         return self._inputs.partitions()
+
+    def at_end(self) -> Mapping[TopicPartition, int]:
+        """The input partitions that are read to their ends, with the position."""
+        return self._inputs.at_end()
 
     def partitions(self) -> Mapping[str, int]:
         """Partition count by topic, as in the plan."""
@@ -137,7 +149,7 @@ class Tiles:
         if own is None or own is self._own_plan:
             return
         if self._own_plan is None:
-            self.processors = self._assembly.processors(own)
+            self.processors = self._assembly.processors(own, self.around)
             for processor in self.processors.values():
                 processor.instance.open()
         elif self._assembly.ids(own) != self._assembly.ids(self._own_plan):
@@ -147,13 +159,23 @@ class Tiles:
                 hint="start the worker again; what was dropped begins anew.",
             )
         self._own_plan = own
+        self.around.partitions = own.partitions
 
     def _restore(self, tile: Tile) -> Steps[Lineage]:
         assert self._own_plan is not None
         app, edges = self._assembly.topology.app, self._edges
         partition = TopicPartition(backup_topic(app, tile.shard.operator), tile.shard.partition)
-        target = RestoreTarget(partition, self._own_plan.registry.operators[tile.shard.operator], tile.key_range)
+        operator_id = self._own_plan.registry.operators[tile.shard.operator]
+        timed = self._assembly.timed_states(tile.shard.operator, self._own_plan)
+        target = RestoreTarget(partition, operator_id, tile.key_range, timed)
         return restore(edges.log, edges.store, target, edges.clock, self._assembly.settings)
+
+    def _table_ends(self, shard: Shard) -> Mapping[str, int]:
+        """How far the tables of a shard are to be read before anything else."""
+        spec = self._assembly.topology.operator(shard.operator)
+        tables = [TopicPartition(given.topic, shard.partition) for given in spec.inputs if given.table is not None]
+        ends = self._edges.log.end_offsets(tables, committed=True) if tables else {}
+        return {table.topic: end for table, end in ends.items()}
 
     def _own(self, ready: Iterable[Adopted]) -> None:
         """Run restored tiles from where their markers say."""
@@ -161,7 +183,8 @@ class Tiles:
         for adopted in ready:
             name = adopted.tile.shard
             if name not in self.shards:
-                self.shards[name] = self._assembly.shard(name, self._own_plan)
+                self.shards[name] = self._assembly.shard(name, self._own_plan, self._edges.store)
+                self.shards[name].table_ends = self._table_ends(name)
             self.shards[name].adopt(adopted.tile, adopted.lineage)
             self._edges.logger.info("adopted", tile=str(adopted.tile), grant=adopted.tile.grant)
         self.rewind()

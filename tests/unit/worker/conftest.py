@@ -16,11 +16,14 @@ from kstate.interfaces import Batch
 from kstate.keyspace import FULL_RANGE, KeyRange, partition_of
 from kstate.plan import Member, Plan, Registry, Shard, Tile, TopicPartition, backup_topic
 from kstate.progress import SlotMap
+from kstate.state.replay import ReplayPiece
 from kstate.testing.memory_store import MemoryStore
+from kstate.times import Times
 from kstate.worker.assembly import Assembly
 from kstate.worker.epoch import Prepared, prepare, settle
-from kstate.worker.ownership import OwnedShard
+from kstate.worker.ownership import OwnedShard, Piece
 from kstate.worker.process import Processor
+from kstate.worker.surroundings import Surroundings
 from tests.support.leaders import Silent
 
 APP = "bench"
@@ -57,11 +60,16 @@ class Bench:
         )
         settings = Settings(state=StateSettings(value_bytes_max=self.value_bytes_max, output_bytes_max=1_000))
         assembly = Assembly(topology, self.codecs, settings, Silent())
-        self.processor: Processor = assembly.processors(self.plan)[spec.uid]
-        self.shard: OwnedShard = assembly.shard(Shard(spec.uid, 0), self.plan)
+        self.around = Surroundings(self.store, self.plan.partitions)
+        self.processor: Processor = assembly.processors(self.plan, self.around)[spec.uid]
+        self.shard: OwnedShard = assembly.shard(Shard(spec.uid, 0), self.plan, self.store)
         for key_range in self.ranges:
             self.shard.adopt(Tile(Shard(spec.uid, 0), key_range, "w-1", 1), SlotMap())
         self.next_offset = 0
+
+    def piece(self, key_range: KeyRange, progress: int) -> Piece:
+        """A piece as if its markers said so."""
+        return self.shard.maker.piece(ReplayPiece(key_range, {self.topic: progress}, Times()), 1, self.shard.lineage)
 
     def batch(self, rows: Sequence[tuple[bytes | None, bytes | None]], first: int | None = None) -> Batch:
         """Rows (key, value) as they come from the input, from the next offset on."""
@@ -78,12 +86,12 @@ class Bench:
 
     def feed(self, *rows: tuple[bytes | None, bytes | None], first: int | None = None) -> None:
         """Process rows as one batch."""
-        for _ in self.processor.process(self.shard, self.batch(rows, first), self.store, self.plan.partitions):
+        for _ in self.processor.process(self.shard, self.processor.receive(self.batch(rows, first))):
             pass
 
     def prepare(self) -> Prepared:
         """The running epoch as it would be committed."""
-        return prepare(APP, "w-1", [self.processor], [self.shard])
+        return prepare(APP, "w-1", {self.processor.spec.uid: self.processor}, [self.shard], self.plan.partitions)
 
     def commit(self, offset: int = 0) -> Prepared:
         """End the epoch as if its markers stood at this offset of the backup."""

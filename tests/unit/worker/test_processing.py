@@ -283,7 +283,7 @@ def test_pieces_with_unequal_progress_skip_what_they_have_done(bench: MakeBench)
     high = next(f"k{i}" for i in range(99) if slot_of(f"k{i}".encode()) >= 32768)
     b = bench(Sum)
     halves = KeyRange(0, 32768), KeyRange(32768, 65536)
-    b.shard.pieces = [Piece(halves[0], 1, {"adds": 0}), Piece(halves[1], 1, {"adds": 2})]
+    b.shard.pieces = [b.piece(halves[0], 0), b.piece(halves[1], 2)]
     assert b.shard.positions() == {"adds": 0}, "the reader starts where the slower one stands"
     b.feed(add(b, low, 1), add(b, high, 1), add(b, low, 1), add(b, high, 1), first=0)
     assert b.emitted("totals") == [Total(low, 1), Total(low, 2), Total(high, 1)]
