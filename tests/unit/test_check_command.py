@@ -282,3 +282,48 @@ def test_a_state_that_would_come_back_changed_is_refused() -> None:
 
     with pytest.raises(ConfigError, match=r"state 'last': its values would not come back as they were: field 'x'"):
         checked(job, AvroCodecs())
+
+
+FRAMED = (
+    HEAD
+    + """
+class Count(Operator[str], uid="count"):
+    raw = Input(Line, topic="raw", key_format="confluent")
+    values = Input(Line, topic="values", format="confluent")
+    counts = Output(Line, topic="counts", format="confluent")
+    plain = Output(Line, topic="plain")
+
+    @raw.each
+    def add(self, line, ctx): ...
+
+    @values.each
+    def add_more(self, line, ctx): ...
+
+job = Job("framed", [Count])
+"""
+)
+
+
+def test_framed_topics_need_a_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each input and output that asks for one is named, with the setting; no registry is asked anything."""
+    tmp_path.joinpath("framed_job.py").write_text(FRAMED)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delenv("KSTATE_REGISTRY", raising=False)
+    missing = CliRunner().invoke(app, ["check", "framed_job:job", "--json"])
+    faults = json.loads(missing.stdout)["faults"]
+    assert [fault["where"].partition(", ")[2] for fault in faults] == [
+        "input 'raw'",
+        "input 'values'",
+        "output 'counts'",
+    ]
+    assert all("no schema registry is set" in fault["what"] and "KSTATE_REGISTRY" in fault["mend"] for fault in faults)
+    monkeypatch.setenv("KSTATE_REGISTRY", "http://127.0.0.1:1")
+    assert CliRunner().invoke(app, ["check", "framed_job:job"]).exit_code == 0
+    monkeypatch.setenv("KSTATE_REGISTRY", "gopher://me:secret@host")
+    wrong = CliRunner().invoke(app, ["check", "framed_job:job"])
+    assert (wrong.exit_code, "no URL of a schema registry" in wrong.output, "secret" in wrong.output) == (
+        2,
+        True,
+        False,
+    )

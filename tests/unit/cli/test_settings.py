@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kstate.cli.settings import FILE, load_settings
+from kstate.cli.settings import FILE, load_settings, registry_setting
 from kstate.config import Settings
 from kstate.errors import ConfigError
 
@@ -114,3 +114,32 @@ def test_a_reference_that_leads_nowhere_is_named(folder: Path, reference: str, f
     write(folder, f'[client]\n"sasl.password" = "{reference}"\n')
     with pytest.raises(ConfigError, match=rf"sasl\.password refers to .*{fault}"):
         load_settings()
+
+
+def test_the_registry_is_a_folder_or_a_url(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the file, over it the environment; it can be asked for without a broker."""
+    assert load_settings().settings.registry == ""
+    write(folder, 'registry = "schemas/registry"\n')
+    assert load_settings().settings.registry == "schemas/registry"
+    monkeypatch.setenv("KSTATE_REGISTRY", "https://me:secret@host:8081")
+    settings = load_settings().settings
+    assert settings.registry == "https://me:secret@host:8081"
+    assert "secret" not in repr(settings)
+    monkeypatch.delenv("KSTATE_BOOTSTRAP_SERVERS")
+    assert registry_setting() == "https://me:secret@host:8081"
+
+
+def test_a_registry_s_password_is_referred_to(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It never stands in kstate.toml, and never in a message."""
+    write(folder, 'registry = "https://me:secret@host"\n')
+    with pytest.raises(ConfigError, match="holds the password") as raised:
+        load_settings()
+    assert "secret@" not in str(raised.value)
+    write(folder, 'registry = "env:REGISTRY_URL"\n')
+    with pytest.raises(ConfigError, match="setting registry refers to the environment variable REGISTRY_URL"):
+        load_settings()
+    monkeypatch.setenv("REGISTRY_URL", "https://me:secret@host")
+    assert load_settings().settings.registry == "https://me:secret@host"
+    folder.joinpath("url").write_text("https://me:other@host\n")
+    write(folder, f'registry = "file:{folder / "url"}"\n')
+    assert load_settings().settings.registry == "https://me:other@host"
