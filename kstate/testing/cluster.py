@@ -226,6 +226,8 @@ class Cluster:
         plan = self.plan()
         if plan is None:
             return False
+        if not all(worker.at_rest for worker in self.live.values()):
+            return False
         beats = {incarnation: worker.load.snapshot for incarnation, worker in self.live.items()}
         return all(self._is_done(tile, beats) for tile in plan.tiles)
 

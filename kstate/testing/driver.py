@@ -54,6 +54,9 @@ V = TypeVar("V")
 CRASH_POINTS: Final = {"before_commit": "flushed", "after_commit": "committed"}
 """Words for the two windows that matter most; every other step goes by its own name."""
 
+_NOTICED_S = 0.5
+"""By then every worker has looked at the clock."""
+
 _TURNS_MAX = 200_000
 """A job that is not at rest after so many steps never will be."""
 
@@ -200,9 +203,11 @@ class Driver:
         return [letter for spec in specs for letter in self._dead_letters(spec)]
 
     def advance(self, by: timedelta, /) -> None:
-        """Let time pass for everybody: records sent later have a later timestamp."""
+        """Let time pass for everybody: timers fire, inputs become idle, records sent later have a later timestamp."""
         self._settle()
         self._world.clock.sleep(by.total_seconds())
+        noticed = self._world.clock.now + _NOTICED_S
+        self._world.run(lambda: self._has_failed() or self._world.clock.now >= noticed, _TURNS_MAX)
         self._settle()
 
     def crash(self, worker: int = 0, *, at: str = "after_commit") -> None:

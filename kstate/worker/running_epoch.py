@@ -101,6 +101,11 @@ class RunningEpoch:
                 self._intake.cut = True
                 return
 
+    @property
+    def empty(self) -> bool:
+        """Nothing was done yet that a commit must record."""
+        return self._intake.started is None
+
     def due(self) -> bool:
         """Whether it ends now: by time, records or bytes."""
         intake, limits = self._intake, self._settings.epoch

@@ -70,6 +70,11 @@ class Worker:
             tiles.take(control.plan, control.own)
             self._stopping = self._stopping or control.plan.complete
 
+    @property
+    def at_rest(self) -> bool:
+        """Nothing is under way that the next commit would record."""
+        return self._epoch.empty
+
     def stop(self) -> None:
         """Finish the running epoch, then end (SIGTERM)."""
         self._stopping = True
