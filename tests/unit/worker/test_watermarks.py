@@ -132,6 +132,8 @@ def test_a_stream_whose_writer_has_other_partitions_now_is_heard_anew() -> None:
         marks.frame(WORDS, replace(said(partition, 80), of=3, grant=2))
         assert marks.current == expected
     assert {part.of for part in marks.frozen(0).streams[WORDS]} == {3}
+    marks.frame(WORDS, replace(said(0, 90), of=1, grant=3))
+    assert marks.current == 90, "nobody waits for partitions that are no more"
 
 
 # -- idle
