@@ -18,7 +18,7 @@ from typing import Any, Final
 from kstate.interfaces import Store
 from kstate.state.columns import ABSENT, KEY_BYTES_MAX, Entry, StateColumn
 
-CELL_OVERHEAD_BYTES = 200
+CELL_OVERHEAD_BYTES = 170
 """A subkey with its dictionary slots and the object around its value, measured with tracemalloc."""
 
 DECODED_FACTOR = 4
@@ -239,16 +239,18 @@ class Cells:
         self._ledger.size_bytes += size
 
 
-@dataclass(frozen=True, slots=True)
 class CellUndo(CheckedUndo):
     """How to take back one change of cells: what stood there, and how the entry and the cells were marked."""
 
-    cells: Cells
-    subkey: bytes
-    before: Any
-    fresh: bool
-    changed: int
-    first: Any
+    __slots__ = ("before", "cells", "changed", "first", "fresh", "subkey")
+
+    def __init__(self, cells: Cells, subkey: bytes, before: Any, fresh: bool, changed: int, first: Any) -> None:
+        self.cells = cells
+        self.subkey = subkey
+        self.before = before
+        self.fresh = fresh
+        self.changed = changed
+        self.first = first
 
     @property
     def entry(self) -> Entry:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Final, Literal, TypeAlias
 
 from kstate.errors import ConfigError, CorruptStateError, DecodeError
@@ -16,6 +17,10 @@ from kstate.state.values import NEVER, Expiring, StoredValue, split_value, value
 
 KEY_BYTES_MAX = 65_536
 """The room that `StateSettings.value_bytes_max` leaves for a key with its subkey, so that an entry fits a block."""
+
+_PLAIN_HEAD_BYTES = 3
+_head_of = itemgetter(slice(0, _PLAIN_HEAD_BYTES))
+_body_of = itemgetter(slice(_PLAIN_HEAD_BYTES, None))
 
 Decoder: TypeAlias = Callable[[Sequence[bytes]], list[Any]]
 """Payloads to values, all at once; DecodeError when one is damaged."""
@@ -77,6 +82,8 @@ class StateColumn:
         Raises CorruptStateError for damaged bytes, ConfigError for a schema that cannot be read.
         """
         try:
+            if not self.expiring and {*map(_head_of, stored)} <= {value_prefix(self.schema_id)}:  # nearly always
+                return self.codec.decode_many(list(map(_body_of, stored)))
             parts = [split_value(data) for data in stored]
             values = self._payloads(parts)
         except DecodeError as error:  # not the record's fault, and no reason to take it for a dead letter

@@ -284,7 +284,7 @@ def test_memory_is_accounted_for_and_large_cells_do_not_outlive_their_generation
     made.cells("small").put(b"x", 1, [])
     before = made.cache.size_bytes
     assert len(made.cells()) == 2_000
-    assert made.cache.size_bytes - before > 2_000 * 200 > CELLS_KEPT_BYTES
+    assert made.cache.size_bytes - before > 2_000 * 170 > CELLS_KEPT_BYTES
     made.turn()
     assert made.cache.size_bytes == 0
     store.reads()
