@@ -43,7 +43,7 @@ class IdleInputs:
         self._idle_s = idle_ms / 1000
         self._log = log
         self._quiet: dict[TopicPartition, _Quiet] = {}
-        self._idle: set[TopicPartition] = set()
+        self._idle: dict[TopicPartition, float] = {}
         self._next_look = self._next_question = clock.monotonic()
 
     def told(self, at_end: Mapping[TopicPartition, int], delivered: Collection[TopicPartition]) -> None:
@@ -51,7 +51,7 @@ class IdleInputs:
         now = self._clock.monotonic()
         for source in [source for source in self._quiet if source not in at_end or source in delivered]:
             del self._quiet[source]
-            self._idle.discard(source)
+            self._idle.pop(source, None)
         for source, position in at_end.items():
             self._quiet.setdefault(source, _Quiet(now, position)).position = position
 
@@ -70,8 +70,8 @@ class IdleInputs:
         return set(self._idle)
 
     def since(self, source: TopicPartition) -> float:
-        """Since when an idle input is idle, monotonic seconds: `idle_ms` after it became quiet."""
-        return self._quiet[source].since + self._idle_s
+        """Since when an idle input is idle (monotonic seconds), however late somebody looked; KeyError unless it is."""
+        return self._idle[source]
 
     def _ask(self, due: Mapping[TopicPartition, _Quiet]) -> None:
         """Call those idle behind whose position there is nothing."""
@@ -82,6 +82,7 @@ class IdleInputs:
             return
         for source, quiet in due.items():
             if ends[source] <= quiet.position:
-                self._idle.add(source)
+                due_at = quiet.since + self._idle_s
+                self._idle[source] = due_at if quiet.behind < 0 else self._clock.monotonic()
             else:
                 quiet.behind = quiet.position

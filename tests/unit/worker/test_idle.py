@@ -70,6 +70,22 @@ def test_an_input_at_its_end_for_long_is_idle(clock: VirtualClock, inputs: IdleI
     assert log.asked == [[A], [B]]
 
 
+def test_an_input_is_idle_from_the_moment_it_was_due(clock: VirtualClock, inputs: IdleInputs, log: Ends) -> None:
+    """However late somebody looked; one that had more behind its end, from when there was no more."""
+    log.ends[B] = 9
+    clock.now = 100
+    inputs.told({A: 10, B: 7}, [])
+    clock.now = 500
+    assert inputs.look() == {A}
+    inputs.told({A: 10, B: 9}, [])
+    clock.now = 600
+    assert inputs.look() == {A, B}
+    assert [inputs.since(source) for source in (A, B)] == [130, 600]
+    inputs.told({A: 11}, [A])
+    with pytest.raises(KeyError):
+        inputs.since(A)
+
+
 def test_records_wake_an_input_at_once(clock: VirtualClock, inputs: IdleInputs) -> None:
     """Also when the reader is at the end again in the same poll; then 30 s begin anew."""
     inputs.told({A: 10, B: 7}, [])
