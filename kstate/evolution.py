@@ -15,6 +15,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from kstate.schemas import PRIMITIVES
 
@@ -51,6 +52,8 @@ _WIDENED: Mapping[tuple[_Kind, _Kind], Convert | None] = {
     (("float", ""), ("double", "")): None,
     (("string", ""), ("bytes", "")): str.encode,
     (("string", "uuid"), ("string", "")): str,
+    (("string", "uuid"), ("fixed", "uuid")): lambda value: value.bytes,
+    (("fixed", "uuid"), ("string", "uuid")): lambda data: UUID(bytes=data),
     (("int", "time-millis"), ("long", "time-micros")): None,
     (("long", "timestamp-millis"), ("long", "timestamp-micros")): None,
     (("long", "local-timestamp-millis"), ("long", "local-timestamp-micros")): None,

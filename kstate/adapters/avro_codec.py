@@ -46,7 +46,7 @@ class AvroCodec:
         except (ValueError, SchemaParseException, UnknownType) as error:
             raise ConfigError(f"The schema of {self._name} is not legal Avro: {error}.") from error
         self.fingerprint = fingerprint(self.schema)
-        shape = shape_of(json.loads(self.schema), type_)
+        self.shape = shape = shape_of(json.loads(self.schema), type_)
         self.loss = loss_in(shape)
         """What a value may lose on the way to bytes and back, None for nothing; a lossy type must not be state."""
         self._convert = _converter(shape)

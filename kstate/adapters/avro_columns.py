@@ -25,12 +25,12 @@ _VARINT_BYTES_MAX = 10
 
 def batch_reader_of(shape: Shape) -> BatchReader | None:
     """The reader of many values of a flat shape, None when it is not flat."""
-    column = _column_of(shape)
+    column = column_of(shape)
     if column is None:
         return None
 
     def read(values: Sequence[bytes], skip: int) -> list[Any]:
-        page = _Page.of(values)
+        page = Page.of(values)
         page.advance(skip)
         column_values = column(page)
         if (page.at != page.end).any():
@@ -59,7 +59,7 @@ def constructor_of(cls: type[Any]) -> Callable[..., Any]:
 
 
 @dataclass(slots=True)
-class _Page:
+class Page:
     """Many encoded values in one piece; `at[i]` is where the next field of value i starts, `end[i]` its end."""
 
     joined: bytes
@@ -68,7 +68,7 @@ class _Page:
     end: NDArray[np.int64]
 
     @classmethod
-    def of(cls, values: Sequence[bytes]) -> _Page:
+    def of(cls, values: Sequence[bytes]) -> Page:
         joined = b"".join(values)
         end = np.cumsum(np.fromiter(map(len, values), np.int64, len(values)))
         start = np.concatenate((np.zeros(1, np.int64), end[:-1]))
@@ -82,7 +82,7 @@ class _Page:
             raise DecodeError("At least one value ends in the middle of a field.")
 
 
-def _read_longs(page: _Page) -> NDArray[np.int64]:
+def _read_longs(page: Page) -> NDArray[np.int64]:
     at = page.at.copy()
     byte = page.raw[at]
     value = (byte & 127).astype(np.uint64)
@@ -100,7 +100,7 @@ def _read_longs(page: _Page) -> NDArray[np.int64]:
     return (value >> np.uint64(1)).astype(np.int64) ^ -(value & np.uint64(1)).astype(np.int64)
 
 
-def _read_ints(page: _Page) -> list[int]:
+def _read_ints(page: Page) -> list[int]:
     values = _read_longs(page)
     if ((values < -(1 << 31)) | (values >= 1 << 31)).any():
         raise DecodeError("At least one value has an int of more than 32 bits.")
@@ -108,13 +108,13 @@ def _read_ints(page: _Page) -> list[int]:
     return numbers
 
 
-def _read_fixed(page: _Page, dtype: str, width: int) -> list[Any]:
+def _read_fixed(page: Page, dtype: str, width: int) -> list[Any]:
     start = page.at
     page.advance(width)
     return np.ascontiguousarray(page.raw[start[:, None] + np.arange(width)]).view(dtype).ravel().tolist()
 
 
-def _read_booleans(page: _Page) -> list[bool]:
+def _read_booleans(page: Page) -> list[bool]:
     values = page.raw[page.at]
     page.advance(1)
     if (values > 1).any():
@@ -123,7 +123,7 @@ def _read_booleans(page: _Page) -> list[bool]:
     return truths
 
 
-def _read_slices(page: _Page) -> list[bytes]:
+def _read_slices(page: Page) -> list[bytes]:
     lengths = _read_longs(page)
     if ((lengths < 0) | (lengths > len(page.joined))).any():  # the sum below must neither go back nor wrap around
         raise DecodeError("At least one value has an impossible length.")
@@ -133,45 +133,48 @@ def _read_slices(page: _Page) -> list[bytes]:
     return [joined[lo:hi] for lo, hi in zip(start.tolist(), page.at.tolist(), strict=True)]
 
 
-def _read_strings(page: _Page) -> list[str]:
+def _read_strings(page: Page) -> list[str]:
     try:
         return [data.decode() for data in _read_slices(page)]
     except UnicodeDecodeError as error:
         raise DecodeError(f"At least one value has a string that is not UTF-8: {error}.") from error
 
 
-def _indexes(page: _Page, count: int, what: str) -> NDArray[np.int64]:
+def _indexes(page: Page, count: int, what: str) -> NDArray[np.int64]:
     values = _read_longs(page)
     if ((values < 0) | (values >= count)).any():
         raise DecodeError(f"At least one value has {what} that does not exist.")
     return values
 
 
-Column = Callable[[_Page], list[Any]]
+Column = Callable[[Page], list[Any]]
 """Reads one field of all values of a page."""
 
 
-def _column_of(shape: Shape) -> Column | None:
+def column_of(shape: Shape) -> Column | None:
+    """The reader of a shape, None for one that is left to fastavro."""
     match shape:
         case Scalar(avro, ""):
             return _SCALAR_COLUMNS.get(avro)
         case Choice(members):
             return lambda page: [members[i] for i in _indexes(page, len(members), "a symbol").tolist()]
         case Nullable(item, null):
-            column = _column_of(item)
-            return column and _nullable_column(column, null)
+            column = column_of(item)
+            return column and nullable_column(column, null)
         case Record(cls, fields):
-            columns = [column for _, part in fields if (column := _column_of(part))]
+            columns = [column for _, part in fields if (column := column_of(part))]
             return _record_column(cls, columns) if fields and len(columns) == len(fields) else None
         case _:
             return None
 
 
-def _nullable_column(column: Column, null: int) -> Column:
-    def read(page: _Page) -> list[Any]:
+def nullable_column(column: Column, null: int) -> Column:
+    """Of a union of null, at index `null`, and what the column reads."""
+
+    def read(page: Page) -> list[Any]:
         rows = np.flatnonzero(_indexes(page, 2, "a branch") != null)
         values: list[Any] = [None] * len(page.at)
-        part = _Page(page.joined, page.raw, page.at[rows], page.end[rows])
+        part = Page(page.joined, page.raw, page.at[rows], page.end[rows])
         for row, value in zip(rows.tolist(), column(part), strict=True):
             values[row] = value
         page.at[rows] = part.at
@@ -181,16 +184,22 @@ def _nullable_column(column: Column, null: int) -> Column:
 
 
 def _record_column(cls: type[Any], columns: Sequence[Column]) -> Column:
+    make = rows_of(cls)
+    return lambda page: make([column(page) for column in columns])
+
+
+def rows_of(cls: type[Any]) -> Callable[[Sequence[list[Any]]], list[Any]]:
+    """A function that makes records of their fields' values, column by column in the constructor's order."""
     twin = _mutable_twin(cls)
 
-    def read(page: _Page) -> list[Any]:
-        records = list(map(twin or cls, *(column(page) for column in columns)))
+    def make(columns: Sequence[list[Any]]) -> list[Any]:
+        records = list(map(twin or cls, *columns))
         if twin:
             for record in records:
                 record.__class__ = cls
         return records
 
-    return read
+    return make
 
 
 def _mutable_twin(cls: type[Any]) -> type[Any] | None:

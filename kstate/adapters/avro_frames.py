@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
 from typing import Any
 
 from fastavro.schema import SchemaParseException, UnknownType
 
 from kstate.adapters.avro_codec import AvroCodec
+from kstate.adapters.avro_evolved import EvolvedDecoder, layout
 from kstate.adapters.avro_resolution import ResolvingDecoder
 from kstate.errors import ConfigError, DecodeError
-from kstate.evolution import kind_of, named_types
+from kstate.evolution import kind_of
 from kstate.interfaces import KeyCodec, Registry
 from kstate.keys import Int32, plain_key_codec, shown
 from kstate.schemas import canonical
@@ -61,12 +62,12 @@ class Schemas:
         except ValueError as error:
             raise ConfigError(f"{self.named(schema_id)} is no Avro schema: {error}.", hint="mend it.") from error
 
-    def reader(self, schema_id: int, codec: AvroCodec) -> AvroCodec | ResolvingDecoder:
+    def reader(self, schema_id: int, codec: AvroCodec) -> AvroCodec | EvolvedDecoder:
         """What reads bodies with this id as the codec's type; ConfigError, naming both schemas, when nothing can."""
         written = self.text(schema_id)
         try:
             resolving = ResolvingDecoder(codec, written)
-            return codec if _layout(written) == _layout(codec.schema) else resolving
+            return codec if layout(written) == layout(codec.schema) else EvolvedDecoder(codec, resolving, written)
         except ConfigError as error:
             what = str(error).removesuffix(f" Mend: {error.hint}")
             raise ConfigError(
@@ -93,7 +94,7 @@ class FramedAvroCodec:
         self.fingerprint = codec.fingerprint
         self._codec = codec
         self._schemas = schemas
-        self._readers: dict[bytes, AvroCodec | ResolvingDecoder] = {}
+        self._readers: dict[bytes, AvroCodec | EvolvedDecoder] = {}
         self._head = b""
 
     def claim(self) -> int:
@@ -146,7 +147,7 @@ class FramedAvroCodec:
             return self._codec.decode_many(data, HEAD_BYTES)
         return reader.decode_many(list(map(_body_of, data)))
 
-    def _reader(self, head: bytes) -> AvroCodec | ResolvingDecoder:
+    def _reader(self, head: bytes) -> AvroCodec | EvolvedDecoder:
         reader = self._readers.get(head)
         if reader is None:
             schema_id = self._schemas.id_in(head, "format")
@@ -234,23 +235,3 @@ def _canonizer_of(text: str) -> Callable[[bytes], bytes]:
         return bytes
     codec, encode = AvroCodec(kind), plain.encode
     return lambda body: encode(codec.decode(body))
-
-
-def _layout(text: str) -> Any:
-    """A schema without what does not decide which bytes mean what: names of types, defaults."""
-    schema = json.loads(text)
-    return _bare(schema, named_types(schema))
-
-
-def _bare(schema: Any, types: Mapping[str, Any]) -> Any:
-    schema = types.get(schema, schema) if isinstance(schema, str) else schema
-    match schema:
-        case list():
-            return [_bare(branch, types) for branch in schema]
-        case {"fields": fields}:
-            return [(field["name"], _bare(field["type"], types)) for field in fields]
-        case dict():
-            dropped = ("name", "default", "items", "values")
-            parts = [_bare(schema[key], types) for key in ("items", "values") if key in schema]
-            return ({key: value for key, value in schema.items() if key not in dropped}, *parts)
-    return schema

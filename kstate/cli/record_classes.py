@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kstate.adapters.avro import schema_fault
-from kstate.adapters.avro_types import LOGICAL, SCHEMA_ATTRIBUTE
+from kstate.adapters.avro_types import SCHEMA_ATTRIBUTE, logical_type
 from kstate.errors import ConfigError
 from kstate.schemas import PRIMITIVES, canonical, full_name
 
@@ -267,7 +267,7 @@ class _Module:
         return found.class_name
 
     def _logical(self, of: _Definition, kind: str, schema: Mapping[str, Any], field: str) -> str | None:
-        python = LOGICAL.get((kind, str(schema.get("logicalType", ""))))
+        python = logical_type(kind, schema)
         if python is None:
             return None
         if python.__name__ == "Decimal" and int(schema.get("precision", 0)) <= 0:

@@ -56,6 +56,12 @@ EVERYTHING = {
         field("day", {"type": "int", "logicalType": "date"}),
         field("clock", {"type": "long", "logicalType": "time-micros"}),
         field("price", {"type": "bytes", "logicalType": "decimal", "precision": 8, "scale": 2}),
+        field("tax", {"type": "fixed", "name": "Tax", "size": 4, "logicalType": "decimal", "precision": 8}),
+        field("ref", {"type": "fixed", "name": "Ref", "size": 16, "logicalType": "uuid"}),
+        field("ref2", "Ref"),
+        field("local", {"type": "long", "logicalType": "local-timestamp-millis"}),
+        field("nanos", {"type": "long", "logicalType": "timestamp-nanos"}),
+        field("lasts", {"type": "fixed", "name": "Lasts", "size": 12, "logicalType": "duration"}),
         field("color", {"type": "enum", "name": "Color", "symbols": ["RED", "BLUE"], "doc": "Two of them."}),
         field("part", "other.Part"),
         field("parts", {"type": "array", "items": "other.Part"}),
@@ -79,6 +85,7 @@ def test_a_class_has_a_field_of_the_right_type_for_each_field() -> None:
     for line in (
         "flag: bool", "small: Int32", "n: int", "half: float", "x: float", "text: str", "raw: bytes", "hash: bytes",
         "hash2: bytes", "id: UUID", "at: datetime", "day: date", "clock: time", "price: Decimal", "color: Color",
+        "tax: Decimal", "ref: UUID", "ref2: UUID", "local: datetime", "nanos: int", "lasts: bytes",
         "part: Part", "parts: tuple[Part, ...]", "counts: Mapping[str, tuple[int, ...]]", "maybe: Part | None = None",
         "number: Int32 = field(default=Int32(3))", "ratio: float = 1.0", "many: tuple[int, ...] = ()",
     ):  # fmt: skip
@@ -93,7 +100,8 @@ def test_generated_classes_work_with_the_codecs() -> None:
     at = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
     value = module.Everything(
         True, Int32(1), 2, 0.5, 1.5, "t", b"r", b"hash", b"hush", module.UUID(int=7), at, at.date(), at.time(),
-        module.Decimal("1.25"), module.Color.BLUE, part, (part, part), MappingProxyType({"a": (1, 2)}), part,
+        module.Decimal("1.25"), module.Decimal(5), module.UUID(int=8), module.UUID(int=9), at.replace(tzinfo=None), 1,
+        bytes(12), module.Color.BLUE, part, (part, part), MappingProxyType({"a": (1, 2)}), part,
     )  # fmt: skip
     codec = AvroCodecs().value(module.Everything)
     assert codec.decode(codec.encode(value)) == value
