@@ -69,6 +69,7 @@ def markers(draw: st.DrawFn) -> Marker:
     )
 
 
+@settings(deadline=None)
 @given(markers())
 @example(MARKER)
 @example(RELEASE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kstate.errors import CorruptStateError, DecodeError
@@ -35,6 +35,7 @@ def at(offset: int) -> Position:
     return Position(offset, 1, 1, "w", {"words": 1}, Times(), 0)
 
 
+@settings(deadline=None)
 @given(lineages)
 def test_a_lineage_is_read_back_as_it_was_written(lineage: Lineage) -> None:
     """Every piece and every field."""
