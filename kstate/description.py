@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from hashlib import sha256
 from typing import Literal
 
@@ -83,8 +84,14 @@ class JobDescription:
 
         Other code in a handler alone makes no other build.
         """
-        return sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
+        return _digest(self)
 
     def operator(self, uid: str) -> OperatorDescription | None:
         """The operator with this uid."""
         return next((operator for operator in self.operators if operator.uid == uid), None)
+
+
+@lru_cache(maxsize=16)
+def _digest(job: JobDescription) -> str:
+    """It is asked for at every decision of the leader."""
+    return sha256(json.dumps(asdict(job), sort_keys=True).encode()).hexdigest()[:8]

@@ -50,7 +50,7 @@ class Passing:
             piece.watermarks.set_idle(*since)
             if piece.watermarks.idle:
                 self._go_on(piece, max(since.values(), default=self._clock.monotonic()))
-                if processor.tells_time and piece.watermarks.to_send(piece.sent):
+                if processor.tells_time and not piece.touched and piece.watermarks.to_send(piece.sent):
                     piece.touched = told = True
         return told
 
