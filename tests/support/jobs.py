@@ -12,7 +12,7 @@ from datetime import timedelta
 
 from kstate import Context, Input, Job, Operator, Output, Reject, ValueState
 from tests.support import sabotage
-from tests.support.records import Entry, Line, Sum, Tally, Word
+from tests.support.records import Entry, Line, NamedSum, Sum, Tally, Word
 
 APP = os.environ.get("KSTATE_TEST_APP", "under-test")
 EPOCH = timedelta(milliseconds=int(os.environ.get("KSTATE_TEST_EPOCH_MS", "150")))
@@ -78,6 +78,23 @@ class Tallies(Operator[str], uid="tally"):
                 pass
 
 
+class Tallies2(Operator[str], uid="tally"):
+    """The next version of `Tallies`: its state evolved under another attribute, another one dropped, one new."""
+
+    entries = Input(Entry, topic=f"{APP}-entries", key="account")
+    tallies = Output(Tally, topic=f"{APP}-tallies")
+    sums = ValueState(NamedSum, default=NamedSum(), name="seen")
+    newest = ValueState(int)
+
+    @entries.each
+    def add(self, entry: Entry, ctx: Context) -> None:
+        sabotage.in_handler()
+        before = self.sums.get()
+        self.sums.set(NamedSum(before.total + entry.id, before.n + 1))
+        self.newest.set(entry.id)
+        self.tallies.emit(Tally(self.key, before.n + 1, before.total + entry.id, entry.id))
+
+
 class Pair(Operator[str], uid="pair"):
     """Two inputs that are read together, so their partitions must match."""
 
@@ -96,6 +113,8 @@ class Pair(Operator[str], uid="pair"):
 
 count = Job(APP, [Split, Count], epoch=EPOCH)
 tally = Job(APP, [Tallies], epoch=EPOCH)
+tally_2 = Job(APP, [Tallies2], epoch=EPOCH, dropped=["tally.blob"])
+tally_refused = Job(APP, [Tallies2], epoch=EPOCH)
 pair = Job(APP, [Pair], epoch=EPOCH)
 
 sabotage.install()

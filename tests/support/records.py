@@ -44,6 +44,15 @@ class Sum:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedSum:
+    """`Sum` as the next version keeps it."""
+
+    total: int = 0
+    n: int = 0
+    label: str = "none"
+
+
+@dataclass(frozen=True, slots=True)
 class Tally:
     """The result for one record: the key's n-th, its id, and the sum of all ids so far."""
 

@@ -81,6 +81,8 @@ def test_an_id_that_was_dropped_is_never_given_again() -> None:
     assert back.operators == {"count": 2, "split": 3}
     assert back.retired == (("count", "seen", 2), ("split", "", 1), ("count", "seen", 3))
     assert back.states["count", "seen"] == 4
+    newest_gone = extended_registry(job(count(N, SEEN_STATE)), back)
+    assert extended_registry(V1, newest_gone).operators == {"count": 2, "split": 4}
 
 
 def test_the_schemas_of_a_state_are_remembered_in_order() -> None:
