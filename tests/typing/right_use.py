@@ -32,6 +32,7 @@ from kstate import (
     WindowState,
 )
 from kstate import Session as SessionWindow
+from kstate.testing import Driver
 
 K = TypeVar("K")
 
@@ -274,3 +275,20 @@ job = Job(
     dropped=["count.gone", "gone"],
     on_error="stop",
 )
+
+
+def use(driver: Driver) -> None:
+    """What tests see of a job."""
+    driver.send(Split.lines, Line("a b", 1), Line("c", 2))
+    driver.send(Join.lines, Line("a", 1), key="a")
+    driver.delete(Join.lines, key="a")
+    assert_type(driver.read(Count.counts), list[Word])
+    assert_type(driver.state(Count.n, key="a"), int)
+    assert_type(driver.state(Count.session, key="a"), Session | None)
+    assert_type(driver.state(Collections.clicks, key="a"), tuple[Line, ...])
+    assert_type(driver.state(Collections.pages, key="a"), dict[PageKey, int])
+    assert_type(driver.state(Windows.n, key="a"), dict[Window, int])
+    assert_type(driver.state(Windows.gap, key="a"), int | None)
+    assert_type(driver.state(Windows.pages, key="a"), dict[PageKey, int])
+    assert_type(driver.state(Join.lines, key="a"), Line | None)
+    assert_type(driver.partial(Collections.total), Total)
