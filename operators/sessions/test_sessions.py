@@ -67,13 +67,12 @@ def test_users_have_sessions_of_their_own() -> None:
 @pytest.mark.parametrize("point", ["before_commit", "after_commit"])
 def test_a_crash_neither_loses_nor_doubles_a_click(point: str) -> None:
     """Open sessions are state like any other."""
+    users = [f"user-{number}" for number in range(6)]
     with Driver(job, workers=2) as d:
-        d.send(Sessions.clicks, click(0), click(10, user="bob"))
+        d.send(Sessions.clicks, *(click(0, user=user) for user in users))
         for worker in (0, 1):
             d.crash(worker, at=point)
-        d.send(Sessions.clicks, click(20), click(25, user="bob"), click(30))
-        d.send(Sessions.clicks, click(300), click(300, user="bob"))
-        assert sorted(d.read(Sessions.sessions), key=lambda s: s.user) == [
-            session(0, 30, 3),
-            session(10, 25, 2, user="bob"),
-        ]
+        d.send(Sessions.clicks, *(click(minute, user=user) for minute in (20, 30) for user in users))
+        d.send(Sessions.clicks, *(click(300, user=user) for user in users))
+        found = sorted(d.read(Sessions.sessions), key=lambda s: s.user)
+        assert found == [session(0, 30, 3, user=user) for user in users]
