@@ -43,15 +43,15 @@ class Passing:
 
     def _pass_idle(self, shard: OwnedShard, processor: Processor, idle: Collection[TopicPartition]) -> bool:
         """Let the watermark go on where there is nothing to read; whether there is something to tell downstream."""
-        mine = (source for source in idle if source.partition == shard.shard.partition)
-        since = {source.topic: self._idle.since(source) for source in mine if source.topic in shard.starts}
+        sources = [TopicPartition(topic, shard.shard.partition) for topic in processor.external_topics]
+        since = {source.topic: self._idle.since(source) for source in sources if source in idle}
         told = False
         for piece in shard.pieces:
             piece.watermarks.set_idle(*since)
-            if piece.watermarks.idle:
+            if piece.watermarks.idle and len(since) == len(sources):  # seen so by this process, for all of them
                 self._go_on(piece, max(since.values(), default=self._clock.monotonic()))
-                if processor.tells_time and not piece.touched and piece.watermarks.to_send(piece.sent):
-                    piece.touched = told = True
+            if processor.tells_time and not piece.touched and piece.watermarks.to_send(piece.sent):
+                piece.touched = told = True
         return told
 
     def _go_on(self, piece: Piece, idle_since: float) -> None:

@@ -81,6 +81,7 @@ class Processor:
         self._firing = machinery.firing
         self._around = around
         self._calls = calls
+        self.external_topics = [each.topic for each in spec.inputs if not each.internal and each.table is None]
         self._inputs = {each.topic: each for each in spec.inputs}
 
     def receive(self, batch: Batch) -> Batch:
