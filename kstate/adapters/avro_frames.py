@@ -1,6 +1,10 @@
-"""Records and keys framed with the id of their schema: a zero byte, the id as a big-endian u32, the Avro body.
+"""Records and keys framed with the id of their schema, as Confluent's serializers do:
 
-The form of Confluent's serializers. A body is read with the schema it was written with and resolved to the record
+    0  1  zero
+    1  4  schema id u32, big-endian
+    5  …  Avro, written with that schema
+
+A body is read with the schema it was written with and resolved to the record
 class; a batch is read by groups of equal id, and where the id is that of the class's own schema, by columns.
 """
 

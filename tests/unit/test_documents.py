@@ -96,7 +96,7 @@ def test_the_example_frames_are_what_the_code_writes() -> None:
 def test_the_layouts_are_those_of_the_modules() -> None:
     """Each row "offset size field" of sections 5 and 8 stands, with the same numbers, in a module that writes it."""
     names = ("state/frames", "state/blocks", "state/markers", "state/values", "state/lineage", "worker/stream_frames")
-    modules = "\n".join((ROOT / "kstate" / f"{name}.py").read_text() for name in names)
+    modules = "\n".join((ROOT / "kstate" / f"{name}.py").read_text() for name in (*names, "adapters/avro_frames"))
     row = r" *(\d{1,2}(?:\+\d+n)?) +(\d{1,2}n?)  ([a-z]+)"
     told = set(re.findall(rf"(?:^|  ){row}", section(5) + section(8), re.MULTILINE))
     assert len(told) > 25
