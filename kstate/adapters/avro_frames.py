@@ -1,11 +1,11 @@
-"""Records and keys framed with the id of their schema, as Confluent's serializers do:
+"""Records and keys framed with the id of their schema, as Confluent's serializers do.
 
     0  1  zero
     1  4  schema id u32, big-endian
     5  …  Avro, written with that schema
 
-A body is read with the schema it was written with and resolved to the record
-class; a batch is read by groups of equal id, and where the id is that of the class's own schema, by columns.
+A body is read with the schema it was written with and resolved to the record class; a batch is read by groups of equal
+id, and where the fields are flat, by columns.
 """
 
 from __future__ import annotations
