@@ -106,8 +106,6 @@ def _source(app: str, where: str, declared: Input[Any], faults: Faults) -> Input
     """Record, topic and format: of a user's topic, or of the output that is read."""
     options = declared.declared
     if not isinstance(options.source, Output):
-        if not options.topic:
-            faults.add(where, "it has no topic", f"Input({type_name(options.source)}, topic='…')")
         source, topic, uid, format_ = options.source, options.topic or "", None, options.format
     else:
         output = options.source.declared

@@ -28,7 +28,8 @@ def operator_faults(app: str, spec: OperatorSpec) -> Iterator[Fault]:
     if not spec.hop_of:  # its key type is the reader's, where a fault is told
         yield from _key_faults(where, spec)
     yield from _placement_faults(where, spec)
-    yield from _topic_faults(spec)
+    yield from _output_faults(spec)
+    yield from _input_faults(spec)
     for name in duplicates([state.name for state in spec.states]):
         attributes = ", ".join(repr(state.attribute) for state in spec.states if state.name == name)
         yield Fault(where, f"two states are named {name!r} ({attributes})", "give one of them another name=")
@@ -84,16 +85,15 @@ def _key_faults(where: str, spec: OperatorSpec) -> Iterator[Fault]:
 
 def _placement_faults(where: str, spec: OperatorSpec) -> Iterator[Fault]:
     """Inputs of a keyed operator that were placed by different partitioners."""
-    checked = {given.partitioner: given.name for given in spec.inputs if given.partitioner != "unchecked"}
+    checked = {given.partitioner: given.name for given in spec.inputs if given.partitioner in ("murmur2", "crc32")}
     if len(checked) > 1 and spec.key_type is not NoneType:
         listed = ", ".join(f"{name!r} by {partitioner}" for partitioner, name in sorted(checked.items()))
         what = f"its inputs are placed by different partitioners ({listed}): a key would have two states"
         yield Fault(where, what, "copy one topic into another that kstate writes, and read that")
 
 
-def _topic_faults(spec: OperatorSpec) -> Iterator[Fault]:
-    """Illegal names, one topic read twice, own output read."""
-    written = {output.topic: output.name for output in spec.outputs}
+def _output_faults(spec: OperatorSpec) -> Iterator[Fault]:
+    """Illegal names of topics and streams."""
     for output in spec.outputs:
         where = place(spec, output)
         if spec.hop_of and output.name in RESERVED_STREAMS:
@@ -104,11 +104,18 @@ def _topic_faults(spec: OperatorSpec) -> Iterator[Fault]:
             fault = topic_fault(where, output.topic)
         if fault:
             yield fault
+
+
+def _input_faults(spec: OperatorSpec) -> Iterator[Fault]:
+    """Illegal names, one topic read twice, own output read."""
+    written = {output.topic: output.name for output in spec.outputs}
     for given in spec.inputs:
         where = place(spec, given)
         if given.name in RESERVED_STREAMS and not spec.hop_of and (fault := part_fault(where, given.name)):
             yield fault
-        if not given.internal and (fault := topic_fault(where, given.topic)):
+        if not given.topic:
+            yield Fault(where, "it has no topic", f"Input({type_name(given.record)}, topic='…')")
+        elif not given.internal and (fault := topic_fault(where, given.topic)):
             yield fault
         if given.topic in written and not spec.hop_of:  # then it is one of kstate's own topics, a fault of its own
             what = f"it reads topic {given.topic!r}, which its own output {written[given.topic]!r} writes"

@@ -371,6 +371,9 @@ def both() -> Any:
         (lambda: declare(a=lines(ahead=-SECOND)), "ahead is -1 day"),
         (lambda: declare(a=lines(lateness=2)), "lateness is 2"),
         (lambda: declare(a=lines(event_time=5)), "event_time=5"),
+        (lambda: declare(a=lines(topic="")), "input 'a': it has no topic"),
+        (lambda: declare(a=lines(topic=None)), "Input(Line, topic='…')"),
+        (state(lambda: Table(Line, topic="t", partitioner="x")), "partitioner='x'"),  # type: ignore[arg-type]
         (lambda: declare(a=lines(format="avro")), "format='avro'. Mend: use 'raw' or 'confluent'"),
         (lambda: declare(a=lines(key_format="avro")), "key_format='avro'"),
         (lambda: declare(a=lines(partitioner="murmur3")), "partitioner='murmur3'"),
