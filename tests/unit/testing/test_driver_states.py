@@ -18,6 +18,7 @@ from kstate import (
     ListState,
     MapState,
     Operator,
+    OperatorError,
     Output,
     PartialState,
     Reject,
@@ -29,6 +30,7 @@ from kstate import (
     Window,
     WindowState,
 )
+from kstate.state.values import value_prefix
 from kstate.testing import Driver
 
 SECOND = timedelta(seconds=1)
@@ -191,6 +193,22 @@ def test_what_the_watermark_made_expire_is_not_there() -> None:
         assert d.state(All.alarm, key="k") is None
 
 
+def test_what_expired_is_not_there_before_it_was_swept_away() -> None:
+    """The store may keep it for a while, nobody sees it."""
+    with Driver(JOB) as d:
+        d.send(All.acts, *acts("a", "b"))
+        (store,) = d._cluster.stores.values()
+        alive, gone = value_prefix(1, START + 12_000)[3:], value_prefix(1, START + 2_000)[3:]
+        aged = [(key, data.replace(alive, gone, 1)) for key, data in store.scan(b"\0\1", b"\xff") if alive in data]
+        assert len(aged) == 3
+        store.write([key for key, _ in aged], [data for _, data in aged])
+        assert (d.state(All.brief, key="k"), d.state(All.recent, key="k"), d.state(All.seen, key="k")) == (
+            None,
+            (1,),
+            {"a": 1},
+        )
+
+
 def test_everything_can_be_cleared_and_a_rejected_record_leaves_nothing() -> None:
     """Partial state is undone as well."""
     with Driver(JOB) as d:
@@ -263,6 +281,27 @@ def test_framed_topics_and_other_keys_need_nothing_else() -> None:
         d.send(Bulk.acts, *acts("c", key="x"))
         assert (d.state(Bulk.total, key="x"), d.state(Bulk.total, key="y")) == (4, 1)
         assert sorted(act.what for act in d.read(Bulk.out)) == ["a", "a", "b", "c"]
+
+
+def test_what_a_hop_rejects_is_among_the_letters_of_its_operator() -> None:
+    """Nobody else could ask for them; and they are not overlooked."""
+
+    class Inverse(Operator[int], uid="inverse"):
+        acts = Input(Act, topic="acts", rekey=lambda act: 12 // act.number)
+        last = ValueState(int)
+
+        @acts.each
+        def act(self, act: Act, ctx: Context) -> None:
+            self.last.set(act.number)
+
+    job = Job("inverses", [Inverse])
+    with Driver(job) as d:
+        d.send(Inverse.acts, Act("k", "a", 0, 1), Act("k", "a", 3, 2))
+        assert d.state(Inverse.last, key=4) == 3
+        assert [letter.error for letter in d.dead_letters(Inverse)] == ["ZeroDivisionError"]
+    named = r"'inverse-acts-rekey' became dead letters.*dead_letters\(Inverse\)"
+    with pytest.raises(OperatorError, match=named), Driver(job) as d:
+        d.send(Inverse.acts, Act("k", "a", 0, 1))
 
 
 def test_the_timestamp_of_a_record_can_be_given() -> None:
