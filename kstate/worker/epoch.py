@@ -132,6 +132,7 @@ def settle(prepared: Prepared, app: str, offsets: Mapping[TopicPartition, int], 
     """Bring lineage, local store and cache up to a committed epoch, in one atomic write."""
     keys: list[bytes] = []
     values: list[bytes | None] = []
+    sizes: list[int] = []
     for shard in prepared.shards():
         operator_id, partition = shard.operator_id, shard.shard.partition
         offset = offsets[TopicPartition(backup_topic(app, shard.shard.operator), partition)]
@@ -147,7 +148,9 @@ def settle(prepared: Prepared, app: str, offsets: Mapping[TopicPartition, int], 
             piece.piece.sent = piece.checkpoint.marker.times
             advance(shard.lineage, piece.checkpoint.marker, offset)
             advance(stored, piece.checkpoint.marker, offset)
-        shard.settled(sum(map(len, filter(None, values[written:]))))
+        sizes.append(sum(map(len, filter(None, values[written:]))))
         keys.append(lineage_key(operator_id, partition))
         values.append(encode_lineage(stored))
     store.write(keys, values)
+    for shard, size in zip(prepared.shards(), sizes, strict=True):
+        shard.settled(size)  # agendas read the time index anew: by now it must be in the store

@@ -193,6 +193,25 @@ def test_what_comes_next_can_be_looked_at(deadlines: list[int], upto: int, count
     bench.check_fire(upto)
 
 
+def test_pieces_that_read_unequally_far_become_one_that_lacks_nothing() -> None:
+    """It has read as far as the one that read less; what either found stale is dropped."""
+    low, high = b"b", b"a"
+    for early, late in ((low, high), (high, low)):
+        bench = Bench(10, (LOW, HIGH))
+        for at in (1, 2, 3):
+            bench.set(early, b"%d" % at, at)
+            bench.set(late, b"%d" % at, 10 * at)
+        bench.commit()
+        bench.restart()
+        bench.cancel(late, b"1")
+        bench.cancel(early, b"1")
+        bench.fire(10, 1)
+        bench.coalesce()
+        bench.check_fire(100)
+        bench.commit()
+        assert list(bench.store.scan(b"", b"\xff")) == []
+
+
 def test_a_deadline_set_again_after_it_was_found_stale_stays_in_the_index() -> None:
     """Else it would be lost at the next restart: the index changes of the epoch do not name it."""
     bench = Bench(10)

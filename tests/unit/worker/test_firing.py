@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from kstate import Context, Input, Operator, Output, Timer
 from kstate.api.windows import Tumbling
 from kstate.config import FailureSettings
 from kstate.errors import OperatorError, RetryableError
@@ -131,6 +134,41 @@ def test_a_value_that_does_not_encode_is_found_when_careful() -> None:
     assert [rig.call(key, lambda op: op.n.get()) for key in "abc"] == [1, None, 1]
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Something with a time."""
+
+    id: str
+    ts: int
+
+
+class Remind(Operator[str], uid="remind"):
+    """Says which orders are a minute old."""
+
+    orders = Input(Order, topic="orders", key="id", event_time="ts")
+    old = Output(Order, topic="old")
+    timer = Timer()
+
+    @orders.each
+    def remember(self, order: Order, ctx: Context) -> None:
+        self.timer.set(after=timedelta(minutes=1))
+
+    @timer.fires
+    def tell(self, ctx: Context) -> None:
+        self.old.emit(Order(self.key, ctx.event_time))
+
+
+def test_timers_set_in_one_epoch_fire_in_a_later_one(bench: Callable[..., Any]) -> None:
+    """Many enough for the agenda to be read anew when the epoch is settled: by then they must be in the store."""
+    b = bench(Remind)
+    b.feed(*(b.row(Order(f"k{at}", at), b"k%d" % at) for at in range(1, 3_001)))
+    b.commit()
+    b.feed(b.row(Order("z", 1_000_000), b"z"))
+    assert b.emitted("old") == [Order(f"k{at}", at + 60_000) for at in range(1, 3_001)]
+    b.commit(1)
+    assert [item.key for item in b.shard.pieces[0].agendas.event.peek(9, 10**9)] == [b"z"]
+
+
 def test_a_full_epoch_ends_between_two_calls() -> None:
     """What is left fires in the next one, with the same watermark."""
     fired: list[str] = []
@@ -147,6 +185,11 @@ def test_a_full_epoch_ends_between_two_calls() -> None:
     rig.commit()
     assert rig.fire(5)
     assert fired == keys
+    rig.enough = False
+    for key in keys:
+        rig.call(key, lambda op: op.t.set(at=5))
+    assert rig.fire(5)
+    assert fired == keys * 2, "nobody asks to stop"
 
 
 def test_what_fires_is_committed_with_its_epoch() -> None:
