@@ -8,6 +8,7 @@ and a plain long would be one schema). Documentation, aliases and field order hi
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
@@ -31,6 +32,30 @@ def fingerprint(canonical_text: str) -> bytes:
 def full_name(name: str, namespace: str) -> str:
     """A name with its namespace, as references resolve it; primitive types have none."""
     return name if "." in name or not namespace or name in PRIMITIVES else f"{namespace}.{name}"
+
+
+def with_types(schema: Any, types: Mapping[str, Any]) -> Any:
+    """A canonical schema (parsed) with the types that it only names, by full name, in place where first mentioned."""
+    return _placed(schema, types, set())
+
+
+def _placed(schema: Any, types: Mapping[str, Any], known: set[str]) -> Any:
+    match schema:
+        case str() if schema in types and schema not in known:
+            return _placed(types[schema], types, known)
+        case list():
+            return [_placed(branch, types, known) for branch in schema]
+        case dict():
+            known |= {schema["name"]} if "name" in schema else set()
+            whole = {
+                key: _placed(part, types, known) if key in ("items", "values") else part for key, part in schema.items()
+            }
+            if "fields" in schema:
+                whole["fields"] = [
+                    {**field, "type": _placed(field["type"], types, known)} for field in schema["fields"]
+                ]
+            return whole
+    return schema
 
 
 def _normal(schema: Any, namespace: str) -> Any:

@@ -2,7 +2,7 @@
 answer the same.
 
     GET  /schemas/ids/ID                  {"schema": text}
-    GET  /subjects/SUBJECT/versions/latest  {"id": number, "schema": text}
+    GET  /subjects/SUBJECT/versions/latest  {"id": number, "schema": text}, also by number: what a schema refers to
     POST /subjects/SUBJECT/versions       {"schema": text} → {"id": number}
 
 User and password stand in the URL and are shown nowhere. Trusted certificates are those of OpenSSL (SSL_CERT_FILE).
@@ -21,7 +21,7 @@ from urllib.parse import quote, unquote, urlsplit
 from urllib.request import Request, urlopen
 
 from kstate.errors import ConfigError, RetryableError
-from kstate.schemas import canonical
+from kstate.schemas import canonical, with_types
 
 TIMEOUT_SECONDS = 3.0
 PAUSES_SECONDS = (0.1, 0.3)
@@ -56,13 +56,12 @@ class HttpRegistry:
         if answer is None:
             self._missing[schema_id] = time.monotonic() + MISSING_SECONDS
             return None
-        if (kind := answer.get("schemaType", "AVRO")) != "AVRO" or answer.get("references"):
-            what = f"is of type {kind}" if kind != "AVRO" else "refers to other schemas"
+        if (kind := answer.get("schemaType", "AVRO")) != "AVRO":
             raise ConfigError(
-                f"Schema {schema_id} of {self.name} {what}, which kstate does not read.",
-                hint="write the topic with a complete Avro schema.",
+                f"Schema {schema_id} of {self.name} is of type {kind}, which kstate does not read.",
+                hint="read a topic that is written with Avro.",
             )
-        self._schemas[schema_id] = self._text_of(answer)
+        self._schemas[schema_id] = self._complete(answer)
         return self._schemas[schema_id]
 
     def _is_missing(self, schema_id: int) -> bool:
@@ -78,7 +77,7 @@ class HttpRegistry:
         """
         path = f"/subjects/{quote(subject, safe='')}/versions"
         latest = self._ask("GET", f"{path}/latest")
-        if latest is None or _canonical(self._text_of(latest)) != _canonical(schema):
+        if latest is None or _canonical(self._complete(latest)) != _canonical(schema):
             latest = self._ask("POST", path, {"schema": schema}, f"schema of subject {subject!r}")
         if latest is None or not isinstance(latest.get("id"), int):
             raise self._no_registry(f"gives no id for subject {subject!r}")
@@ -136,6 +135,30 @@ class HttpRegistry:
                 hint="make the schema compatible (new fields need a default), or change the subject's rule.",
             )
         raise self._no_registry(f"answers {status}: {message}")
+
+    def _complete(self, answer: dict[str, Any]) -> str:
+        """The text of a schema with the types of other schemas that it refers to in place."""
+        text = self._text_of(answer)
+        types: dict[str, Any] = {}
+        try:
+            self._collect(answer, types)
+            if not types:
+                return text
+            return json.dumps(with_types(json.loads(canonical(json.loads(text))), types))
+        except ValueError as error:
+            raise self._no_registry(f"gives a schema that is none: {error}") from error
+
+    def _collect(self, answer: dict[str, Any], types: dict[str, Any]) -> None:
+        """The types that a schema refers to, by full name, and those that they refer to."""
+        for reference in answer.get("references", ()):
+            name, subject, version = (reference.get(key) for key in ("name", "subject", "version"))
+            if name in types:
+                continue
+            found = self._ask("GET", f"/subjects/{quote(str(subject), safe='')}/versions/{version}")
+            if found is None:
+                raise self._no_registry(f"lacks version {version} of {subject!r}, which a schema refers to")
+            types[name] = json.loads(_canonical(self._text_of(found)))
+            self._collect(found, types)
 
     def _text_of(self, answer: dict[str, Any]) -> str:
         text = answer.get("schema")

@@ -97,7 +97,9 @@ class RegistryServer:
             case "GET", ["schemas", "ids", number]:
                 return self._by_id(int(number))
             case "GET", ["subjects", subject, "versions", "latest"]:
-                return self._latest(subject)
+                return self._version(subject, 0)
+            case "GET", ["subjects", subject, "versions", version]:
+                return self._version(subject, int(version))
             case "POST", ["subjects", subject, "versions"]:
                 if self.read_only:
                     raise Refusal(403, 40301, "not allowed to write")
@@ -109,11 +111,14 @@ class RegistryServer:
             raise Refusal(404, 40403, "Schema not found")
         return {"schema": self.schemas.texts[number - 1], **self.schemas.answers.get(number, {})}
 
-    def _latest(self, subject: str) -> Any:
+    def _version(self, subject: str, version: int) -> Any:
+        """A version of a subject, the latest for 0."""
         if subject not in self.schemas.subjects:
             raise Refusal(404, 40401, f"Subject '{subject}' not found.")
-        number = self.schemas.subjects[subject][-1]
-        return {"subject": subject, "id": number, "schema": self.schemas.texts[number - 1]}
+        if version > len(self.schemas.subjects[subject]):
+            raise Refusal(404, 40402, f"Version {version} not found.")
+        number = self.schemas.subjects[subject][version - 1]
+        return {"subject": subject, "id": number, **self._by_id(number)}
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 from socket import socket
 
 import pytest
+from fastavro import parse_schema
 
 from kstate import ConfigError
 from kstate.adapters import registry_http
@@ -198,6 +199,23 @@ def test_a_schema_that_differs_in_its_documentation_is_the_registered_one(server
     assert server.requests == ["GET /subjects/a%2Fvalue/versions/latest"]
 
 
+def test_types_of_other_schemas_are_put_in_place(server: RegistryServer) -> None:
+    """A schema may refer to versions of other subjects, these again to others."""
+    grain = schema("g").replace('"R"', '"shop.Grain"')
+    part = {"type": "record", "name": "Part", "namespace": "shop", "fields": [{"name": "g", "type": "Grain"}]}
+    fields = [{"name": "one", "type": "shop.Part"}, {"name": "many", "type": {"type": "array", "items": "shop.Part"}}]
+    whole = {"type": "record", "name": "Whole", "fields": [*fields, {"name": "g", "type": ["null", "shop.Grain"]}]}
+    ids = [server.schemas.add(subject, each) for subject, each in (("g", grain), ("p", part), ("w", whole))]
+    server.schemas.answers[ids[1]] = {"references": [{"name": "shop.Grain", "subject": "g", "version": 1}]}
+    server.schemas.answers[ids[2]] = {"references": [{"name": "shop.Part", "subject": "p", "version": 1}]}
+    registry = HttpRegistry(server.url)
+    complete = json.loads(registry.schema(ids[2]) or "")
+    parse_schema(complete)
+    inner = {**part, "namespace": "shop", "fields": [{"name": "g", "type": json.loads(grain)}]}
+    assert canonical(complete) == canonical({**whole, "fields": [{"name": "one", "type": inner}, *whole["fields"][1:]]})
+    assert registry.register("w", canonical(complete)) == ids[2]
+
+
 def test_failures_that_pass_are_repeated_and_then_retryable(server: RegistryServer) -> None:
     """Twice at once; then the caller waits."""
     number = server.schemas.add("a-value", schema("x"))
@@ -220,7 +238,10 @@ def test_failures_that_pass_are_repeated_and_then_retryable(server: RegistryServ
         (b"[]", "does not answer with an object"),
         (b"{}", "gives no schema text"),
         (b'{"schema": "x", "schemaType": "PROTOBUF"}', "is of type PROTOBUF"),
-        (b'{"schema": "x", "references": [{}]}', "refers to other schemas"),
+        (
+            b'{"schema": "\\"x\\"", "references": [{"name": "x", "subject": "s", "version": 1}]}',
+            "lacks version 1 of 's'",
+        ),
     ],
 )
 def test_answers_that_will_not_change_are_refused(server: RegistryServer, order: int | bytes, reason: str) -> None:
