@@ -144,6 +144,19 @@ class Payment:
 
 
 @dataclass(frozen=True, slots=True)
+class RunningCount:
+    """How often a word has been seen so far."""
+
+    __avro_schema__: ClassVar[str] = (
+        '{"fields":[{"name":"word","type":"string"},{"name":"n","type":"long"}],"name":"RunningCount","type":"record"}'
+    )
+
+    word: str
+    n: int
+    """This occurrence included, from 1."""
+
+
+@dataclass(frozen=True, slots=True)
 class SessionSoFar:
     """State of a session that is not over."""
 
@@ -221,12 +234,14 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class WordCount:
-    """How often a word has been seen so far."""
+    """How often a word was seen in a window."""
 
     __avro_schema__: ClassVar[str] = (
-        '{"fields":[{"name":"word","type":"string"},{"name":"n","type":"long"}],"name":"WordCount","type":"record"}'
+        '{"fields":[{"name":"word","type":"string"},{"name":"start","type":"long"},{"name":"n","type":"long"}],'
+        '"name":"WordCount","type":"record"}'
     )
 
     word: str
+    start: int
+    """Begin of the window, ms since the epoch."""
     n: int
-    """This occurrence included, from 1."""

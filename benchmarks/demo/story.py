@@ -24,8 +24,8 @@ from kstate.keyspace import partition_of
 from kstate.messages import Heartbeat
 from kstate.plan import Plan, backup_topic
 
-JOB = "operators.word_count:job"
-APP, LINES, COUNTS = "word-count", "lines", "word-counts"
+JOB = "operators.running_count:job"
+APP, LINES, COUNTS = "running-count", "lines", "running-counts"
 SPLIT, COUNT = "split", "count"
 
 COUNTED_BEFORE = 0.02

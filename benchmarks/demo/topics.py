@@ -90,7 +90,7 @@ def records(servers: str, topic: str) -> Iterator[Record]:
 
 def read_counts(servers: str, topic: str) -> Iterator[tuple[str, int]]:
     """The results as (word, count), in the order of each partition."""
-    schema = _schema("word_count")
+    schema = _schema("running_count")
     for record in records(servers, topic):
         fields: Any = schemaless_reader(io.BytesIO(record.value), schema, None)
         if record.key != fields["word"].encode():

@@ -4,4 +4,4 @@ from kstate import Job
 from operators.word_count.operators import Count, Split
 
 job = Job("word-count", [Split, Count])
-"""Every occurrence of a word is answered with its count so far."""
+"""Every 30 seconds of event time, each word that occurred and how often."""

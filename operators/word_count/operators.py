@@ -1,10 +1,10 @@
-"""The word frequency query of the SEEP paper: lines are split into words, each word counted on its own."""
+"""The word frequency query of the SEEP paper: lines are split into words, each word is counted per window."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
-from kstate import Context, Input, Operator, Output, ValueState
+from kstate import Context, Input, Operator, Output, Tumbling, Window, WindowState
 from operators.records import Line, Word, WordCount
 
 
@@ -21,14 +21,16 @@ class Split(Operator[None], uid="split"):
 
 
 class Count(Operator[str], uid="count"):
-    """A running count per word: every occurrence is answered with the number of occurrences so far."""
+    """How often each word occurs in 30 seconds, reported once, when they are over."""
 
     words = Input(Split.words)
     counts = Output(WordCount, topic="word-counts")
-    seen = ValueState(int, default=0)
+    n = WindowState(int, Tumbling(timedelta(seconds=30)), default=0)
 
     @words.each
     def add(self, word: Word, ctx: Context) -> None:
-        n = self.seen.get() + 1
-        self.seen.set(n)
-        self.counts.emit(WordCount(word.word, n))
+        self.n.update(lambda n: n + 1)
+
+    @n.closes
+    def report(self, n: int, window: Window, ctx: Context) -> None:
+        self.counts.emit(WordCount(self.key, window.start, n))
