@@ -43,7 +43,7 @@ from kstate.testing.memory_registry import MemoryRegistry
 from kstate.testing.named_steps import worker_steps
 from kstate.testing.world import Actor, FairDirector, Process, World
 from kstate.worker.formats import output_codec
-from kstate.worker.stream_frames import split_record_frames
+from kstate.worker.stream_frames import split_record_frames, watermark_rows
 
 K = TypeVar("K")
 P = TypeVar("P", bound=Splittable)
@@ -156,7 +156,8 @@ class Driver:
         spec = self._output(output)
         values = [record.value or b"" for record in self._new_records(spec.topic)]
         if spec.internal:
-            _, values = split_record_frames(values)
+            watermarks = set(watermark_rows(values))
+            _, values = split_record_frames([v for row, v in enumerate(values) if row not in watermarks])
         codec = output_codec(spec, _codecs())
         if isinstance(codec, FramedCodec):
             codec.learn(values)
