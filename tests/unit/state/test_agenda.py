@@ -202,9 +202,9 @@ def test_pieces_that_read_unequally_far_become_one_that_lacks_nothing() -> None:
             bench.set(early, b"%d" % at, at)
             bench.set(late, b"%d" % at, 10 * at)
         bench.commit()
+        stale = [Item(0, "timer", key, b"") for key in (early, late)]
+        bench.store.write([index_key(OPERATOR, PARTITION, "event", item) for item in stale], [b"", b""])
         bench.restart()
-        bench.cancel(late, b"1")
-        bench.cancel(early, b"1")
         bench.fire(10, 1)
         bench.coalesce()
         bench.check_fire(100)
