@@ -1,6 +1,7 @@
 """The documents say what is true of the code: names, steps, fields, bytes and links are compared with it."""
 
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ from operators import records
 ROOT = Path(__file__).parents[2]
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
 SOURCES = [path for path in (ROOT / "kstate").rglob("*.py") if "testing" not in path.parts]
-DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "operators").rglob("*.md")]
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "operators").rglob("*.md")]
 
 SHARD = Shard("count", 0)
 MESSAGES: list[Control | Report] = [
@@ -163,14 +164,31 @@ def _anchor(title: str) -> str:
     return re.sub(r"[^a-z0-9 _-]", "", title.lower()).replace(" ", "-")
 
 
+def run_examples(name: str, code: list[str]) -> list[str]:
+    """Execute blocks of a document as one module with all public names, then its tests; the tests' names."""
+    names: dict[str, object] = {**vars(kstate), **vars(records), "Driver": Driver, "timedelta": timedelta}
+    names["__name__"] = name
+    for block in code:
+        exec(compile(block, name, "exec"), names)
+    tests = {name: value for name, value in names.items() if name.startswith("test_")}
+    for test in tests.values():
+        assert callable(test)
+        test()
+    return list(tests)
+
+
 def test_the_code_of_the_readme_runs() -> None:
     """Its operators make a job without faults, and its test passes."""
     code = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    names: dict[str, object] = {**vars(kstate), **vars(records), "Driver": Driver, "__name__": "readme"}
-    for block in code:
-        exec(compile(block, "README.md", "exec"), names)
-    tests = [value for name, value in names.items() if name.startswith("test_")]
-    assert len(tests) == 1
-    for test in tests:
-        assert callable(test)
-        test()
+    assert len(run_examples("readme", code)) == 1
+
+
+def test_the_code_of_coming_from_other_tools_runs() -> None:
+    """Under each heading "kstate" stands a job and its test; that of the others is theirs."""
+    text = (ROOT / "docs" / "coming-from.md").read_text()
+    own = re.findall(r"^### kstate$(.*?)^##", text, re.MULTILINE | re.DOTALL)
+    ran = [
+        run_examples("coming_from", re.findall(r"^```python\n(.*?)^```", part, re.MULTILINE | re.DOTALL))
+        for part in own
+    ]
+    assert ran == [["test_words_are_counted_per_window"], ["test_orders_meet_their_customers"]]
