@@ -11,7 +11,11 @@ from typing import Any
 import pytest
 
 from kstate import ConfigError, Context, Input, Job, Operator, Output, ValueState
-from kstate.plan import tiling_fault
+from kstate.interfaces import TopicSpec
+from kstate.keyspace import FULL_RANGE
+from kstate.messages import PlanPublished
+from kstate.plan import Member, Plan, Registry, Shard, Tile, TopicPartition, tiling_fault
+from kstate.wire import encode_control
 from tests.support.versions import CODECS, Deployment
 
 EPOCH = timedelta(milliseconds=50)
@@ -120,6 +124,7 @@ class Bank:
     def __init__(self, workers: int = 2) -> None:
         self.at = Deployment(["payments", "refunds", "balances", "audits"], workers=workers)
         self.sent: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        self.newest = ""
         self._rng = Random(7)
         self._number = 0
 
@@ -130,6 +135,7 @@ class Bank:
             account, amount = self._rng.choice(ACCOUNTS), self._rng.randint(1, 99)
             self.at.send("payments", account, Payment(self._number, amount))
             self.sent[account].append((self._number, amount))
+            self.newest = account
 
     def check(self) -> None:
         """Every payment is in one balance, in order, on the total of all before it: nothing lost, nothing doubled."""
@@ -294,6 +300,86 @@ def test_a_version_that_does_not_continue_disturbs_nobody() -> None:
     at.run(3.0)
     at.settle()
     bank.check()
+
+
+def test_going_back_gives_dropped_state_a_new_id_and_old_workers_start_again() -> None:
+    """A leader in between drops a state, the next one has it again: a worker that ran all the time holds the old id,
+    which is not to be written any more.
+    """
+    bank = Bank()
+    at, one = bank.at, bank.at.version(version_1())
+    between = at.version(without_scribble())
+    at.start(one, "leader", "worker-1", "worker-2")
+    bank.pay(20)
+    at.settle()
+    at.stop("leader")
+    at.start(between, "leader")
+    at.until(lambda: at.plan().build == between.build, "plan of the version between")
+    bank.pay(20)
+    at.run(1.0)
+    at.stop("leader")
+    at.start(one, "leader")
+    at.until(lambda: at.plan().build == one.build, "plan of version 1")
+    bank.pay(20)
+    at.run(2.0)
+    at.settle()
+    bank.check()
+    plan = at.plan()
+    assert plan.registry.states["accounts", "scribble"] == 4
+    assert plan.registry.retired == (("accounts", "scribble", 3),)
+    assert at.stored("accounts", "scribble", bank.newest) is not None, "the new workers write under the new id"
+    assert any("gives other ids to this worker's state" in line for line in at.told.lines)
+
+
+def test_a_worker_that_finds_only_plans_of_another_build_does_not_guess() -> None:
+    """Control was trimmed behind a plan of another build that repeats its tile: it starts again and waits."""
+    at = Bank(workers=1).at
+    one = at.version(version_1())
+    member, tile = Member("worker-1", "worker-1.1", one.build), Tile(Shard("accounts", 0), FULL_RANGE, "worker-1.1", 1)
+    other = Tile(Shard("accounts", 1), FULL_RANGE, None, 1)
+    registry = Registry({"accounts": 7}, {("accounts", "account"): 7})
+    plan = Plan("bank", 2, 1, (member,), (), (tile, other), registry, {}, {}, build="of another")
+    at.world.log.create_topics([TopicSpec("bank.control", 1), TopicSpec("bank.reports", 1)])
+    control = at.world.log.partition(TopicPartition("bank.control", 0))
+    control.append({"value": encode_control(PlanPublished(plan)), "partition": 0}, 0, None)
+    at.start(one, "worker-1")
+    at.run(2.0)
+    assert any("Plan 2 is of build of another, and the one that granted accounts[0]" in line for line in at.told.lines)
+    assert [process.incarnation for process in at.world.running()] == ["worker-1.2"]
+
+
+def without_scribble() -> Job:
+    """Version 1 but for what it notes."""
+
+    class Accounts(Operator[str], uid="accounts"):
+        payments = Input(Payment, topic="payments")
+        balances = Output(Balance, topic="balances")
+        account = ValueState(Account, default=Account(0, 0))
+        last = ValueState(int, default=0)
+
+        @payments.each
+        def add(self, payment: Payment, ctx: Context) -> None:
+            raise AssertionError("no worker runs it")
+
+    return Job("bank", [Accounts], epoch=EPOCH, dropped=["accounts.scribble"])
+
+
+def test_a_version_whose_topics_are_missing_halts_nobody() -> None:
+    """The fault is found after it took the leader's id; the workers of version 1 go on without a leader."""
+    bank = Bank()
+    at, one, two = bank.at, bank.at.version(version_1()), bank.at.version(version_2())
+    at.start(one, "leader", "worker-1", "worker-2")
+    bank.pay(10)
+    at.settle()
+    at.world.log.delete_topic("refunds")
+    at.stop("leader")
+    at.start(two, "leader")
+    at.until(lambda: at.result("leader") is not None, "refusal")
+    assert "topic 'refunds' does not exist; create it" in str(at.result("leader"))
+    bank.pay(10)
+    at.run(1.0)
+    bank.check()
+    assert (at.halts(), at.plan().build) == ([], one.build)
 
 
 def version_3() -> Job:

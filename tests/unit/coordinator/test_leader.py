@@ -10,7 +10,7 @@ from kstate.errors import ConfigError
 from kstate.messages import JobHalted, PlanPublished, ProcessExited, WorkerDied
 from kstate.plan import TopicPartition
 from kstate.testing.memory_log import Fault
-from tests.support.leaders import COUNT, SPLIT, WORDS, Stage, check_control, running
+from tests.support.leaders import COUNT, JOB, SPLIT, WORDS, Stage, check_control, running
 
 
 @pytest.fixture
@@ -202,4 +202,18 @@ def test_a_new_state_gets_an_id_at_the_restart(stage: Stage) -> None:
     assert plan is not None
     assert before is not None
     assert plan.registry.states == {("count", "n"): 1, ("count", "m"): 2}
+    assert plan.tiles == before.tiles
+
+
+def test_another_build_makes_another_plan(stage: Stage) -> None:
+    """Even where nothing else is new: workers learn from plans which build leads."""
+    stage.crash(running(stage))
+    before = stage.plan()
+    same = JobDescription("app", JOB.operators, dropped=("gone.long.ago",))
+    stage.leader("leader-2", same)
+    stage.await_true(lambda: stage.plan() != before)
+    plan = stage.plan()
+    assert plan is not None
+    assert before is not None
+    assert (before.build, plan.build) == (JOB.build, same.build)
     assert plan.tiles == before.tiles
