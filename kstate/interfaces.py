@@ -253,7 +253,7 @@ class FramedCodec(Codec[T], Protocol[T]):
     It reads what was written with any schema that resolves to its own.
     """
 
-    def learn(self, values: Iterable[bytes | None]) -> None:
+    def learn(self, values: Sequence[bytes | None]) -> None:
         """Fetch the schemas of all ids in these records that are not known yet; to be called before they are decoded.
 
         Raises RetryableError while the registry is away, ConfigError when a schema cannot be read as the record class.

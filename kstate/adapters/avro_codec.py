@@ -83,15 +83,20 @@ class AvroCodec:
         except WRITE_ERRORS as error:
             raise ValueError(f"one of {len(values)} values cannot be written as {self._name}: {error}") from error
 
-    def decode_many(self, data: Sequence[bytes], skip: int = 0) -> list[Any]:
-        """`decode` of each, without its first `skip` bytes.
+    def decode_many(self, data: Sequence[bytes]) -> list[Any]:
+        """`decode` of each; when one fails, which is not said: decode them one by one to find it."""
+        found = self.decode_behind(b"", data)
+        return [self.decode(each) for each in data] if found is None else found
 
-        When one fails, which is not said: decode them one by one to find it.
+    def decode_behind(self, head: bytes, data: Sequence[bytes]) -> list[Any] | None:
+        """`decode_many` of what stands behind the same head of all, without cutting it off.
+
+        None where columns do not serve: they are few, not flat, or one begins otherwise.
         """
         if self._read_batch is None or len(data) < BATCH_MIN:
-            return [self.decode(each[skip:] if skip else each) for each in data]
+            return None
         try:
-            return self._read_batch(data, skip)
+            return self._read_batch(data, head)
         except READ_ERRORS as error:
             raise DecodeError(f"One of {len(data)} values is no {self._name}: {error}.") from error
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from kstate.adapters.avro_types import Choice, Nullable, Record, Scalar, Shape
 from kstate.errors import DecodeError
 
-BatchReader = Callable[[Sequence[bytes], int], list[Any]]
-"""(values, bytes to skip at the start of each) → what they mean."""
+BatchReader = Callable[[Sequence[bytes], bytes], list[Any] | None]
+"""(values, what each must begin with) → what stands behind that; None when one begins otherwise."""
 
 _VARINT_BYTES_MAX = 10
 
@@ -29,9 +29,10 @@ def batch_reader_of(shape: Shape) -> BatchReader | None:
     if column is None:
         return None
 
-    def read(values: Sequence[bytes], skip: int) -> list[Any]:
+    def read(values: Sequence[bytes], head: bytes) -> list[Any] | None:
         page = Page.of(values)
-        page.advance(skip)
+        if head and not page.behind(head):
+            return None
         column_values = column(page)
         if (page.at != page.end).any():
             raise DecodeError(f"At least one of {len(values)} values has bytes left over.")
@@ -74,6 +75,14 @@ class Page:
         start = np.concatenate((np.zeros(1, np.int64), end[:-1]))
         # Padding: a torn integer at the very end is read as zeros, and then found to be too long.
         return cls(joined, np.frombuffer(joined + bytes(_VARINT_BYTES_MAX), np.uint8), start, end)
+
+    def behind(self, head: bytes) -> bool:
+        """Move behind these bytes; False when one value does not begin with them."""
+        if ((self.end - self.at) < len(head)).any():
+            return False
+        found = self.raw[self.at[:, None] + np.arange(len(head))]
+        self.at = self.at + len(head)
+        return bool((found == np.frombuffer(head, np.uint8)).all())
 
     def advance(self, widths: NDArray[np.int64] | int) -> None:
         """Move behind the field just read; DecodeError when a value is shorter than that."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -34,7 +34,6 @@ KEY_MEMO_MAX = 200_000
 
 _HEAD = struct.Struct(">BI")
 _head_of = itemgetter(slice(0, HEAD_BYTES))
-_body_of = itemgetter(slice(HEAD_BYTES, None))
 
 
 class Schemas:
@@ -118,9 +117,10 @@ class FramedAvroCodec:
         self.claim()
         return [self._head + data for data in self._codec.encode_many(values)]
 
-    def learn(self, values: Iterable[bytes | None]) -> None:
+    def learn(self, values: Sequence[bytes | None]) -> None:
         """Fetch the schemas of all ids that are not known yet. Raises RetryableError, ConfigError."""
-        for head in set(map(_head_of, filter(None, values))) - self._readers.keys():
+        known: Sequence[Any] = [data for data in values if data is not None] if None in values else values
+        for head in set(map(_head_of, known)) - self._readers.keys():
             try:
                 self._reader(head)
             except DecodeError:
@@ -132,24 +132,19 @@ class FramedAvroCodec:
 
     def decode_many(self, data: Sequence[bytes]) -> list[Any]:
         """`decode` of each; when one fails, which is not said: decode them one by one to find it."""
-        heads = set(map(_head_of, data))
-        if len(heads) == 1:
-            return self._decode_equal(heads.pop(), data)
+        if data and self._readers.get(head := data[0][:HEAD_BYTES]) is self._codec:
+            found = self._codec.decode_behind(head, data)
+            if found is not None:  # the usual batch: all have the id of the class's own schema
+                return found
         values: list[Any] = [None] * len(data)
         rows_of: dict[bytes, list[int]] = {}
         for row, head in enumerate(map(_head_of, data)):
             rows_of.setdefault(head, []).append(row)
         for head, rows in rows_of.items():
-            for row, value in zip(rows, self._decode_equal(head, [data[row] for row in rows]), strict=True):
+            bodies = [data[row][HEAD_BYTES:] for row in rows]
+            for row, value in zip(rows, self._reader(head).decode_many(bodies), strict=True):
                 values[row] = value
         return values
-
-    def _decode_equal(self, head: bytes, data: Sequence[bytes]) -> list[Any]:
-        """Records with the same id."""
-        reader = self._reader(head)
-        if reader is self._codec:
-            return self._codec.decode_many(data, HEAD_BYTES)
-        return reader.decode_many(list(map(_body_of, data)))
 
     def _reader(self, head: bytes) -> AvroCodec | EvolvedDecoder:
         reader = self._readers.get(head)
