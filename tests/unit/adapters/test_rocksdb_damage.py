@@ -224,9 +224,9 @@ def test_a_store_of_another_format_is_wiped(tmp_path: Path, monkeypatch: pytest.
     """The format is part of the identity."""
     with opened(tmp_path, identity_entry("app", "w", "c")) as (store, _):
         store.write([b"k"], [b"v"])
-    monkeypatch.setattr("kstate.state.layout.STORE_FORMAT", 2)
+    monkeypatch.setattr("kstate.state.layout.STORE_FORMAT", 3)
     with opened(tmp_path, identity_entry("app", "w", "c")) as (store, wiped):
-        assert '"format": 1' in (wiped or "")
+        assert '"format": 2' in (wiped or "")
         assert store.get_many([b"k"]) == [None]
 
 
