@@ -100,7 +100,8 @@ class Assembly:
             setattr(instance, attribute, handle)
         windows = [handle for handle in bound.values() if isinstance(handle, BoundWindow)]
         handles = Handles(cursor, context, outputs, windows)
-        rejects = Rejects(spec.uid, self.settings.state.output_bytes_max)
+        stops = self.topology.on_error == "stop"
+        rejects = Rejects(spec.uid, self.settings.state.output_bytes_max, stops=stops)
         keyed = spec.key_type is not type(None)
         decoders = {each.topic: input_decoder(each, spec.key_type, self.codecs) for each in spec.inputs}
         due = {state.name: due_of(state, (instance, context), self.codecs) for state in spec.states}

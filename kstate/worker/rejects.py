@@ -67,9 +67,10 @@ class DeadLetter:
 class Rejects:
     """The failed records of one operator in the running epoch."""
 
-    def __init__(self, uid: str, bytes_max: int) -> None:
-        """`bytes_max`: a dead letter that is larger goes without its original."""
+    def __init__(self, uid: str, bytes_max: int, *, stops: bool = False) -> None:
+        """`bytes_max`: a dead letter that is larger goes without its original. `stops`: the first one ends the job."""
         self.uid = uid
+        self._stops = stops
         self._bytes_max = bytes_max
         self.letters: list[DeadLetter] = []
         self.handled = 0
@@ -105,8 +106,14 @@ class Rejects:
         self.handled = 0
 
     def check(self, limits: FailureSettings) -> None:
-        """Raise OperatorError when too large a part of the epoch failed; names the last failure."""
+        """Raise OperatorError when too large a part of the epoch failed, or anything at all where the job wants that."""
         failed = len(self.letters)
+        if failed and self._stops:
+            first = self.letters[0]
+            raise OperatorError(
+                f'Operator {self.uid!r}: {first.place} failed with {first.error}: {first.reason}; on_error="stop".',
+                hint="mend the operator or its input, then start the job again; nothing of this epoch was committed.",
+            )
         if failed < limits.rejects_min or failed <= limits.reject_fraction_max * self.handled:
             return
         last = self.letters[-1]

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from kstate import Context, Input, Operator, Output, Reject, ValueState
+from kstate import Context, Input, Job, Operator, Output, Reject, ValueState
 from kstate.config import FailureSettings
 from kstate.errors import ConfigError, CorruptStateError, OperatorError
 from kstate.keyspace import FULL_RANGE, KeyRange, crc32_partition_of, partition_of, slot_of
 from kstate.state.cache import ValueFault
-from kstate.worker.ownership import Piece
+from kstate.testing import Driver
 
 MakeBench = Callable[..., Any]
 
@@ -334,3 +334,9 @@ def test_a_stored_value_that_does_not_decode_is_damage_of_the_store(bench: MakeB
     with pytest.raises(CorruptStateError, match="State 'total'"):
         b.feed(b.row(Add("x", 1), b"a"))
     assert not b.processor.rejects.letters
+
+
+def test_a_job_that_wants_it_stops_at_the_first_failure() -> None:
+    """on_error="stop": no dead letter is committed, the error names record and reason."""
+    with Driver(Job("strict", [Sum], on_error="stop")) as d, pytest.raises(OperatorError, match="on_error="):
+        d.send(Sum.adds, Add("a", 1), Add("a", 13))
