@@ -176,7 +176,20 @@ class OwnedShard:
     def _mergeable(self, left: Piece, right: Piece) -> bool:
         if left.key_range.hi != right.key_range.lo or left.key_range.hi in {tile.lo for tile in self.tiles}:
             return False
-        return left.progress == right.progress
+        return left.progress == right.progress and not _behind_in_firing(*sorted((left, right), key=_watermark))
+
+
+def _watermark(piece: Piece) -> int:
+    return piece.watermarks.current
+
+
+def _behind_in_firing(early: Piece, late: Piece) -> bool:
+    """Whether the one still has to fire what it must not do at the watermark of the other.
+
+    Both stand before the same record, but at one of them it moved the watermark already: an epoch was full while that
+    piece fired what the record makes due.
+    """
+    return early.agendas.event.next_at <= _watermark(early) < _watermark(late)
 
 
 def _part(piece: Piece, batch: Batch, slots: list[int], *, foreign: bool) -> Part:

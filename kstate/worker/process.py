@@ -194,6 +194,8 @@ class Processor:
     ) -> int | None:
         """Handle records of a user's topic, each after what it makes due."""
         call, agenda, offsets = self._calls[given.topic], piece.agendas.event, decoded.batch.offsets
+        if self._is_due(piece) and not self._fire(shard, piece, piece.watermarks.current):
+            return piece.progress[given.topic]  # left over from a full epoch, and so is the rest of it
         row, rows = 0, len(decoded.records)
         while True:
             row = self._handling.until_due(call, row, rows, agenda)
@@ -203,9 +205,10 @@ class Processor:
                 return None
             watermark = max(line.watermarks[at], line.watermark_after(offsets[row - 1]) if row else UNKNOWN_TIME)
             if not self._fire(shard, piece, watermark):
-                # What was fired is gone from the state. The record is met again, and the rest of what it makes due.
+                # What was fired is gone from the state, and the rest must see the same watermark: the record that made
+                # it due has moved it for good, though it is met again.
                 stopped_at = max(line.offsets[at], offsets[row - 1] + 1 if row else 0)
-                piece.watermarks.take(given.topic, line.times_before(stopped_at))
+                piece.watermarks.take(given.topic, line.times_before(max(stopped_at, line.offsets[at] + 1)))
                 return stopped_at
 
     def _stream(

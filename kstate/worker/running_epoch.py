@@ -69,11 +69,14 @@ class RunningEpoch:
     def process(self) -> Steps[None]:
         """Poll bounded batches and hand them to the operators; a full epoch polls no more."""
         before = self._edges.clock.monotonic()
-        if self._intake.started is None:
+        fresh = self.empty
+        if fresh:
             self._passing.read_clock()
+        self._begin(before)  # what fires may fill the epoch
         if self._passing.tick():
-            self._begin(before)
             yield FIRED
+        elif fresh:
+            self._intake.started = None
         routed = yield from self._poll()
         records = sum(len(batch) for _, batch in routed)
         self._passing.polled({batch.source for _, batch in routed if len(batch)})
