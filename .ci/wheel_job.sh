@@ -19,5 +19,10 @@ case $installed in
   "$work"/*) ;;
   *) echo "kstate was imported from $installed, not from the wheel" >&2; exit 1 ;;
 esac
-mkdir project && cd project
-"$work/venv/bin/python" "$sources/.ci/wheel_job.py"
+mkdir project
+(cd project && "$work/venv/bin/python" "$sources/.ci/wheel_job.py")
+
+# A new project passes its own tests and type checks with what was installed.
+"$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$sources/requirements/dev.txt"
+"$work/venv/bin/kstate" new first-job
+(cd first-job && "$work/venv/bin/pytest" -q && "$work/venv/bin/mypy")
