@@ -68,11 +68,17 @@ class ValueState(Declaration[StateOptions], Generic[T]):
         self.unbound("clear")
 
     def get_many(self, keys: Sequence[Any], /) -> list[T]:
-        """The value of each of these keys of the current batch (`.batch` handlers: `ctx.keys`)."""
+        """The value of each of these keys of the current batch (`.batch` handlers: `ctx.keys`).
+
+        One with ttl is seen if the first record of its key in the batch sees it.
+        """
         self.unbound("get_many", keys)
 
     def set_many(self, keys: Sequence[Any], values: Sequence[T], /) -> None:
-        """Give each of these keys of the current batch its value; of a key that occurs twice the last one stays."""
+        """Give each of these keys of the current batch its value; of a key that occurs twice the last one stays.
+
+        One with ttl is forgotten so long after the last record of its key in the batch.
+        """
         self.unbound("set_many", keys, values)
 
 

@@ -75,10 +75,19 @@ class Cursor:
         """The objects that belong to no key."""
         return self.piece.partials
 
-    def visible(self, at: int) -> bool:
-        """Whether a value that expires then is still to be seen: neither event time nor watermark has reached it."""
-        row = self.row
+    def visible(self, at: int, row: int | None = None) -> bool:
+        """Whether a value that expires then is still to be seen: neither event time nor watermark has reached it.
+
+        At the present row, or another of the batch.
+        """
+        row = self.row if row is None else row
         return self.event_times[row] < at and (self.watermarks is None or self.watermarks[row] < at)
+
+    def batch_rows(self, *, last: bool) -> Mapping[Any, int]:
+        """During a call of a `.batch` handler: of each key the row of its first or its last record."""
+        rows = range(self.row + 1 - len(self.batch_keys), self.row + 1)
+        numbered = zip(self.batch_keys, rows, strict=True)
+        return dict(numbered if last else reversed(list(numbered)))
 
     def undo(self) -> None:
         """Take back, in reverse, what the current handler call did."""

@@ -58,7 +58,11 @@ class BoundValue(ValueState[Any]):
 
 
 class BoundExpiringValue(ValueState[Any]):
-    """A ValueState with ttl of the current key; it expires so long after the event time of the call that set it."""
+    """A ValueState with ttl of the current key; it expires so long after the event time of the call that set it.
+
+    In a batch each key goes by its own records, or results would depend on what else is in the batch: its value is read
+    as at the first of them, and expires so long after the last.
+    """
 
     def __init__(self, cursor: Cursor, index: int, default: Any, ttl_ms: int) -> None:
         self._cursor = cursor
@@ -67,11 +71,11 @@ class BoundExpiringValue(ValueState[Any]):
         self._ttl_ms = ttl_ms
 
     def get(self) -> Any:
-        return self._visible(self._cursor.entry)
+        return self._visible(self._cursor.entry, self._cursor.row)
 
     def set(self, value: Any, /) -> None:
         cursor = self._cursor
-        cursor.cache.put(cursor.entry, self._index, self._expiring(value), cursor.journal)
+        cursor.cache.put(cursor.entry, self._index, self._expiring(value, cursor.row), cursor.journal)
 
     def pop(self) -> Any:
         value = self.get()
@@ -82,19 +86,21 @@ class BoundExpiringValue(ValueState[Any]):
         self.set(None)
 
     def get_many(self, keys: Sequence[Any], /) -> list[Any]:
-        return [self._visible(entry) for entry in _entries(self._cursor, keys)]
+        entries, rows = _entries(self._cursor, keys), self._cursor.batch_rows(last=False)
+        return [self._visible(entry, rows[key]) for key, entry in zip(keys, entries, strict=True)]
 
     def set_many(self, keys: Sequence[Any], values: Sequence[Any], /) -> None:
         cursor = self._cursor
-        for entry, value in _paired(cursor, keys, values):
-            cursor.cache.put(entry, self._index, self._expiring(value), cursor.journal)
+        pairs, rows = _paired(cursor, keys, values), cursor.batch_rows(last=True)
+        for key, (entry, value) in zip(keys, pairs, strict=True):
+            cursor.cache.put(entry, self._index, self._expiring(value, rows[key]), cursor.journal)
 
-    def _visible(self, entry: Entry) -> Any:
+    def _visible(self, entry: Entry, row: int) -> Any:
         found = entry.values[self._index]
-        return found.value if found is not ABSENT and self._cursor.visible(found.at) else self._default
+        return found.value if found is not ABSENT and self._cursor.visible(found.at, row) else self._default
 
-    def _expiring(self, value: Any) -> Any:
-        return ABSENT if value is None else Expiring(value, self._cursor.event_time + self._ttl_ms)
+    def _expiring(self, value: Any, row: int) -> Any:
+        return ABSENT if value is None else Expiring(value, self._cursor.event_times[row] + self._ttl_ms)
 
 
 class BoundTable(Table[Any]):

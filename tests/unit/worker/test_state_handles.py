@@ -25,9 +25,11 @@ class Pair(NamedTuple):
 def batch(bench: StateBench, *keys: str, at: int = 0, watermark: int | None = None) -> Any:
     """The handle within a call with many keys."""
     cursor = bench.cursor
+    cursor.batch_keys = keys
     cursor.batch_entries = {key: bench.entry(key) for key in keys}
-    cursor.event_times = [at]
-    cursor.watermarks = None if watermark is None else [watermark]
+    cursor.event_times = [at] * len(keys)
+    cursor.watermarks = None if watermark is None else [watermark] * len(keys)
+    cursor.row = len(keys) - 1
     return bench.handle
 
 
@@ -56,6 +58,21 @@ def test_values_with_ttl_of_many_keys_expire() -> None:
     assert batch(bench, "a", at=15).get_many(["a"]) == [None]
     assert batch(bench, "a", at=1, watermark=15).get_many(["a"]) == [None]
     assert bench.commit().times == [(0, b"a", b"", None, 15)]
+
+
+def test_values_with_ttl_go_by_the_records_of_their_own_key() -> None:
+    """What else is in a batch changes nothing: read as at the first record of the key, kept from its last one on."""
+    bench = StateBench(column_of(int, expiring=True), lambda cursor: BoundExpiringValue(cursor, 0, None, 10))
+    handle = batch(bench, "a", "b", "a", "c")
+    bench.cursor.event_times = [5, 20, 8, 90]
+    handle.set_many(["a", "b"], [1, 2])
+    handle = batch(bench, "b", "a", "b", "a")
+    bench.cursor.event_times, bench.cursor.watermarks = [29, 17, 30, 18], [1, 2, 3, 18]
+    assert handle.get_many(["a", "b", "a"]) == [1, 2, 1]
+    bench.cursor.event_times = [30, 18, 29, 17]
+    assert handle.get_many(["a", "b"]) == [None, None]
+    bench.cursor.event_times, bench.cursor.watermarks = [29, 17, 30, 18], [30, 18, 30, 18]
+    assert handle.get_many(["a", "b"]) == [None, None]
 
 
 def failed(bench: StateBench, use: Any, error: type[Exception]) -> str:
