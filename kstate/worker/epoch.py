@@ -95,10 +95,10 @@ def _frames(
     """The piece's watermark for every partition of every stream that carries it, where it is news."""
     piece, shard = prepared.piece, prepared.shard.shard
     timed = [output.topic for output in processor.spec.outputs if output.timed]
-    if not timed or not piece.watermarks.to_send(piece.sent):
+    if not timed or not piece.has_news:
         return []
-    of, times = partitions[processor.spec.inputs[0].topic], piece.watermarks
-    frame = WatermarkFrame(shard.operator, shard.partition, of, piece.key_range, piece.grant, times.current, times.idle)
+    of = partitions[processor.spec.inputs[0].topic]
+    frame = WatermarkFrame(shard.operator, shard.partition, of, piece.key_range, piece.grant, *piece.tells)
     return frames_of(frame, {topic: partitions[topic] for topic in timed})
 
 
@@ -145,7 +145,8 @@ def settle(prepared: Prepared, app: str, offsets: Mapping[TopicPartition, int], 
             index_keys, index_values = piece.piece.agendas.changes(shard.cache.columns, piece.changes.times)
             keys += index_keys
             values += index_values
-            piece.piece.sent = piece.checkpoint.marker.times
+            if piece.piece.has_news:
+                piece.piece.sent = piece.piece.tells
             advance(shard.lineage, piece.checkpoint.marker, offset)
             advance(stored, piece.checkpoint.marker, offset)
         sizes.append(sum(map(len, filter(None, values[written:]))))

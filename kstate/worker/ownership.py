@@ -22,7 +22,7 @@ from kstate.state.replay import ReplayPiece, replay_pieces
 from kstate.times import Times, joined
 from kstate.worker.decode import select
 from kstate.worker.partial import Partials
-from kstate.worker.watermarks import Watermarks
+from kstate.worker.watermarks import Told, Watermarks
 
 
 @dataclass(slots=True, eq=False)
@@ -38,7 +38,7 @@ class Piece:
     clock_ms: int = 0
     """The last reading of processing time."""
     touched: bool = False
-    sent: Times | None = None
+    sent: Told | None = None
     """What the last watermark frames of this process said."""
     idle_at: float | None = None
     """Up to when (monotonic seconds) the watermark went on by the clock, while all inputs are idle."""
@@ -47,6 +47,16 @@ class Piece:
     def times(self) -> Times:
         """Event time as a marker keeps it."""
         return self.watermarks.frozen(self.clock_ms)
+
+    @property
+    def tells(self) -> Told:
+        """What its next watermark frame says."""
+        return self.watermarks.tells(self.agendas.event.next_at)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether that is due to be said."""
+        return self.watermarks.to_send(self.sent, self.agendas.event.next_at)
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ class Passing:
             piece.watermarks.set_idle(*since)
             if piece.watermarks.idle and len(since) == len(sources):  # seen so by this process, for all of them
                 self._go_on(piece, max(since.values(), default=self._clock.monotonic()))
-            if processor.tells_time and not piece.touched and piece.watermarks.to_send(piece.sent):
+            if processor.tells_time and not piece.touched and piece.has_news:
                 piece.touched = told = True
         return told
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import accumulate, chain
+from typing import NamedTuple
 
 from kstate.keyspace import FULL_RANGE
 from kstate.times import UNKNOWN_TIME, Times, Upstream, announced, heard
@@ -29,6 +30,13 @@ _IDLE_STEPS = 16
 ever, and an idle job must not fill the disk.
 """
 _NEVER = 1 << 63
+
+
+class Told(NamedTuple):
+    """What a piece says in a watermark frame."""
+
+    watermark: int
+    idle: bool
 
 
 class Watermarks:
@@ -104,18 +112,23 @@ class Watermarks:
             {topic: parts for topic, stream in self._streams.items() if (parts := stream.all())},
         )
 
-    def to_send(self, sent: Times | None) -> bool:
-        """Whether a frame is due, when the last one told these times; None when there was none."""
+    def tells(self, due: int = _NEVER) -> Told:
+        """What those behind may go by, when `due` is the first deadline that was not fired yet.
+
+        It is behind the watermark where a full epoch left something over: a timer emits at its deadline and a window at
+        the instant before its end, and neither may come too late for those behind, whenever it fires.
+        """
+        return Told(self.current, self.idle) if due > self.current else Told(due - 1, idle=False)
+
+    def to_send(self, sent: Told | None, due: int = _NEVER) -> bool:
+        """Whether a frame is due, when the last one said this; None when there was none."""
+        now = self.tells(due)
         if sent is None:
-            return self.current != UNKNOWN_TIME or self.idle
-        if not self.idle or not self._was_idle(sent):
-            return self.current != sent.watermark or self.idle != self._was_idle(sent)
+            return now.watermark != UNKNOWN_TIME or now.idle
+        if not now.idle or not sent.idle:
+            return now != sent
         idle_ms = self.current - (self.current if self._idle_from is None else self._idle_from)
         return self.current > sent.watermark + min(idle_ms // _IDLE_STEPS, IDLE_STEP_MS_MAX)
-
-    def _was_idle(self, sent: Times) -> bool:
-        streams = (announced(sent.streams.get(topic, ())) for topic in self._streams)
-        return self._inputs.keys() <= sent.idle and all(idle for _, idle in streams)
 
     def _others(self, topic: str | None = None) -> int:
         """The least watermark of the inputs that are not idle, other than this one."""

@@ -13,7 +13,7 @@ from kstate.keyspace import FULL_RANGE, KeyRange
 from kstate.state.frames import FieldReader, pack_times
 from kstate.times import UNKNOWN_TIME, Times, joined
 from kstate.worker.stream_frames import WatermarkFrame
-from kstate.worker.watermarks import IDLE_STEP_MS_MAX, Watermarks
+from kstate.worker.watermarks import IDLE_STEP_MS_MAX, Told, Watermarks
 
 LOW, HIGH = KeyRange(0, 0x8000), KeyRange(0x8000, 0x10000)
 CLICKS, VIEWS, WORDS = "clicks", "views", "app.split.words"
@@ -270,16 +270,16 @@ def test_a_frame_is_due_when_the_watermark_or_idleness_changed() -> None:
     taken(marks, CLICKS, 100)
     taken(marks, VIEWS, 30)
     assert marks.to_send(None)
-    sent = marks.frozen(0)
+    sent = marks.tells()
     assert not marks.to_send(sent)
     taken(marks, CLICKS, 200)
     assert not marks.to_send(sent), "the piece still waits for the other input"
     marks.set_idle(VIEWS)
     assert marks.to_send(sent)
-    sent = marks.frozen(0)
+    sent = marks.tells()
     marks.set_idle(CLICKS)
     assert marks.to_send(sent), "the watermark is the same, but nobody needs to wait for this piece any more"
-    sent = marks.frozen(0)
+    sent = marks.tells()
     taken(marks, CLICKS, 50)
     assert marks.to_send(sent)
 
@@ -289,8 +289,8 @@ def test_an_idle_piece_that_knows_no_time_says_that_it_is_idle() -> None:
     marks = piece(CLICKS)
     marks.set_idle(CLICKS)
     assert marks.to_send(None)
-    assert marks.to_send(Times())
-    assert not marks.to_send(marks.frozen(0))
+    assert marks.to_send(Told(UNKNOWN_TIME, idle=False))
+    assert not marks.to_send(marks.tells())
 
 
 def test_an_idle_job_writes_ever_fewer_frames() -> None:
@@ -298,18 +298,18 @@ def test_an_idle_job_writes_ever_fewer_frames() -> None:
     marks = piece(VIEWS)
     taken(marks, VIEWS, 1_000_000)
     marks.set_idle(VIEWS)
-    sent, behind, frames = marks.frozen(0), [], 0
+    sent, behind, frames = marks.tells(), [], 0
     for second in range(86_400):
         marks.advance_idle(1_000)
         if marks.to_send(sent):
-            sent, frames = marks.frozen(0), frames + 1
+            sent, frames = marks.tells(), frames + 1
         behind.append((second + 1, marks.current - sent.watermark))
     assert frames < 3_100
     assert all(late <= max(1_000 * idle_s / 16, 1) for idle_s, late in behind)
     assert max(late for _, late in behind) <= IDLE_STEP_MS_MAX
     taken(marks, VIEWS, 100_000_000)
     marks.set_idle(VIEWS)
-    sent = marks.frozen(0)
+    sent = marks.tells()
     marks.advance_idle(1_000)
     assert marks.to_send(sent), "it has been idle for a second only, this time"
 
