@@ -1,0 +1,184 @@
+"""Jobs that go by event time on a whole cluster in memory, under a seed's faults: workers, leader, log, restores.
+
+As the simulator (kstate.testing.simulator), but for any job, any input and random epoch settings; tiles are cut at
+random slots whenever they are given away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from random import Random
+from typing import Any
+from unittest.mock import patch
+
+from kstate import Job
+from kstate.adapters.avro import AvroCodecs
+from kstate.api.describe import describe
+from kstate.api.topology import resolve
+from kstate.clock import Step, Steps
+from kstate.config import EpochSettings, Settings
+from kstate.coordinator.commands import Command, Publish
+from kstate.coordinator.core import Rules
+from kstate.coordinator.leader import Leader
+from kstate.interfaces import OutMessage, TopicSpec
+from kstate.keyspace import FULL_RANGE, SLOTS, KeyRange
+from kstate.plan import Plan, Tile, TopicPartition
+from kstate.testing.cluster import Blueprint, Cluster
+from kstate.testing.cutting import _is_given, _joined
+from kstate.testing.oracle import Oracle
+from kstate.testing.schedule import HostileDirector, some_triggers
+from kstate.testing.simulator import FAILURE
+from kstate.testing.world import Status, World
+from kstate.worker import firing
+
+CODECS = AvroCodecs()
+FED = Step("fed", wait=0.02)
+FAULTS_S = 3.0
+"""Virtual seconds after which faults end."""
+REST_TURNS_MAX = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What may differ from run to run, without any difference in the results."""
+
+    workers: int = 1
+    cut: bool = False
+    """Shards run in parts."""
+    triggers: int = 0
+    """Faults at named steps."""
+    epoch: EpochSettings = field(default_factory=EpochSettings)
+    feed_max: int = 1_000
+    """Records that are sent at once."""
+    chunk: int = 1_000
+    """Due items that are fired before anybody asks whether the epoch is full."""
+
+
+def some_circumstances(rng: Random) -> Circumstances:
+    """Small epochs, tiny and large polls, and epochs that are full while timers fire."""
+    epoch = EpochSettings(
+        records_max=rng.choice((3, 20, 500)),
+        poll_records=rng.choice((1, 4, 50, 500)),
+        bytes_max=rng.choice((200, 2_000, 1 << 20)),
+    )
+    return Circumstances(
+        workers=rng.randint(1, 3),
+        cut=rng.random() < 0.7,
+        triggers=rng.randint(2, 8),
+        epoch=epoch,
+        feed_max=rng.choice((3, 20, 1_000)),
+        chunk=rng.choice((1, 2, 1_000)),
+    )
+
+
+class PartsLeader(Leader):
+    """The real leader, but for the key ranges of the tiles that it gives: whole ones in two or three parts."""
+
+    def _carry_out(self, command: Command) -> Steps[None]:
+        if isinstance(command, Publish):
+            command = replace(command, plan=replace(command.plan, tiles=_in_parts(command.plan)))
+        yield from super()._carry_out(command)
+
+
+def _in_parts(plan: Plan) -> tuple[Tile, ...]:
+    kept = [tile for tile in plan.tiles if not _is_given(tile, plan)]
+    given = sorted((tile for tile in plan.tiles if _is_given(tile, plan)), key=lambda t: (t.shard, t.key_range))
+    rng, workers = Random(plan.version), [member.incarnation for member in plan.members]
+    parts = [part for tile in _joined(given) for part in _parts(tile, workers, rng)]
+    return tuple(sorted([*kept, *parts], key=lambda t: (t.shard, t.key_range)))
+
+
+def _parts(tile: Tile, workers: Sequence[str], rng: Random) -> list[Tile]:
+    """A whole tile in parts, each for the next worker in order."""
+    if tile.key_range != FULL_RANGE or tile.worker not in workers:
+        return [tile]
+    cuts = [0, *sorted(rng.sample(range(1, SLOTS), rng.randint(1, 2))), SLOTS]
+    first = workers.index(tile.worker)
+    return [
+        replace(tile, key_range=KeyRange(lo, hi), worker=workers[(first + number) % len(workers)])
+        for number, (lo, hi) in enumerate(pairwise(cuts))
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """An input record in the order of sending."""
+
+    topic: str
+    message: OutMessage
+
+
+class Run:
+    """One job, worked off under some circumstances; `read` what it wrote afterwards."""
+
+    def __init__(
+        self, job: Job, topics: Mapping[str, int], messages: Sequence[Message], how: Circumstances, rng: Random
+    ) -> None:
+        """`topics`: users' topics with their partition counts."""
+        self.world = World(transaction_timeout_ms=FAILURE.transaction_timeout_ms, auto_deliver=False)
+        director = HostileDirector(rng, some_triggers(rng, how.triggers) if how.triggers else (), uniform=0.0)
+        director.calm = not how.triggers
+        self.world.director = self.director = director
+        topology = resolve(job)
+        settings = Settings(stream_partitions=2, epoch=how.epoch, failure=FAILURE)
+        rules = Rules(FAILURE, expected_workers=how.workers, settle_ms=100, start_wait_ms=300, linger_ms=200)
+        description = describe(topology, lambda type_: CODECS.value(type_).schema)
+        leader = PartsLeader if how.cut else Leader
+        blueprint = Blueprint(topology, description, settings, CODECS, rules, leader)
+        self._how = how
+        self.logger = _Lines()
+        self.cluster = director.cluster = Cluster(self.world, blueprint, director, self.logger)
+        self.oracle = Oracle(self.cluster)
+        self.world.watch = self.oracle.watch
+        self.world.log.create_topics([TopicSpec(topic, count) for topic, count in topics.items()])
+        self._feeder = self.world.start("outside", "feeder", "feeder", self._feed(messages, how.feed_max, rng))
+        self.cluster.start_leader("l0")
+        for number in range(how.workers):
+            self.cluster.start_worker(f"w{number}")
+
+    def work_off(self) -> None:
+        """Until everything that was sent is processed; faults end after a while."""
+        world = self.world
+        with patch.object(firing, "CHUNK", self._how.chunk):
+            while world.clock.now < FAULTS_S and not (world.clock.now > 1.0 and self._at_rest()):
+                world.turn()
+            self.director.end()
+            assert world.run(self._at_rest, REST_TURNS_MAX), f"it does not come to rest\n{world.told()}"
+        assert not self.oracle.violations, f"{self.oracle.violations[0]}\n{world.told()}"
+
+    def read(self, topic: str) -> list[tuple[bytes | None, bytes | None, int]]:
+        """The committed records of a topic, in order within each partition: key, value, timestamp."""
+        logs = self.world.log.broker.topics.get(topic, [])
+        found = [r for log in logs for r in self.world.log.records(TopicPartition(topic, log.source.partition))]
+        return [(record.key, record.value, record.timestamp) for record in found]
+
+    def late(self) -> int:
+        """Updates that found no open window, as the workers tell of each epoch; a crash may swallow what it had to
+        tell of the last one.
+        """
+        return sum(fields["late"] for event, fields in self.logger.lines if event == "committed")
+
+    def _at_rest(self) -> bool:
+        return self._feeder.status is not Status.RUNNING and self.cluster.settled()
+
+    def _feed(self, messages: Sequence[Message], at_once: int, rng: Random) -> Steps[None]:
+        waiting = list(messages)
+        while waiting:
+            now, waiting = waiting[: (count := rng.randint(1, at_once))], waiting[count:]
+            for each in now:
+                self.world.log.report(each.topic, each.message)
+            yield FED
+
+
+class _Lines:
+    """A logger that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, dict[str, Any]]] = []
+
+    def debug(self, event: str, **fields: object) -> None:
+        self.lines.append((event, dict(fields)))
+
+    info = warning = error = debug
