@@ -21,6 +21,7 @@ class EpochSettings:
     """When an epoch ends: whichever limit is met first. Longer: less overhead, more to replay (the paper's c)."""
 
     interval_ms: int = 1000
+    """Where it is set outside the code it takes the place of `Job.epoch`, which the engine goes by."""
     records_max: int = 500_000
     bytes_max: int = 64 * MIB
     """Input plus collected outputs plus changed state, in bytes."""

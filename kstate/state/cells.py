@@ -62,12 +62,11 @@ class Cells:
 
     __slots__ = (
         *("_bit", "_column", "_complete", "_count", "_first", "_known", "_ledger", "_prefix", "_store"),
-        *("dirty", "entry", "index", "size_bytes"),
+        *("dirty", "entry", "size_bytes"),
     )
 
     def __init__(self, ledger: Ledger, entry: Entry, index: int, store: Store) -> None:
         self.entry = entry
-        self.index = index
         self.size_bytes = 0
         """Estimated memory."""
         self.dirty: dict[bytes, Any] = {}
@@ -251,14 +250,6 @@ class CellUndo(CheckedUndo):
         self.fresh = fresh
         self.changed = changed
         self.first = first
-
-    @property
-    def entry(self) -> Entry:
-        return self.cells.entry
-
-    @property
-    def index(self) -> int:
-        return self.cells.index
 
     def __call__(self) -> None:
         self.cells.undo(self)

@@ -292,7 +292,7 @@ def _blueprint(scenario: Scenario) -> Blueprint:
     failure = replace(FAILURE, successor_wait_ms=scenario.successor_wait_ms)
     settings = Settings(
         stream_partitions=PARTITIONS,
-        epoch=EpochSettings(interval_ms=20, records_max=9, poll_records=4),
+        epoch=EpochSettings(records_max=9, poll_records=4),
         state=StateSettings(store_bytes=scenario.run_bytes),
         failure=failure,
     )

@@ -18,7 +18,6 @@ from kstate.testing.world import Actor, Process, Status
 
 TURNS_MAX = 20_000
 """Something that has not come after so many turns does not come."""
-NEVER_S = 3_600.0
 
 
 class ToldDirector(SeededDirector):

@@ -10,13 +10,11 @@ from kstate.interfaces import Batch
 from kstate.keyspace import PARTITIONERS
 from kstate.plan import TopicPartition
 from kstate.state.cache import Entry
+from kstate.state.columns import KEY_BYTES_MAX
 from kstate.worker.decode import Decoded, InputDecoder
 from kstate.worker.ownership import OwnedShard
 from kstate.worker.rejects import Rejects
 from kstate.worker.surroundings import Surroundings
-
-KEY_BYTES_MAX = 65_536
-"""The room that `StateSettings.value_bytes_max` leaves for a key, so that a key and its value fit into one block."""
 
 
 class Admission:

@@ -32,7 +32,7 @@ from kstate.worker.partial import PartialStore
 from kstate.worker.process import Machinery, Processor, tracks_time
 from kstate.worker.rejects import Rejects
 from kstate.worker.surroundings import Surroundings
-from kstate.worker.value_handles import BoundValue
+from kstate.worker.value_handles import BoundTable
 from kstate.worker.watermarks import Watermarks
 from kstate.worker.window_handles import BoundWindow
 
@@ -140,10 +140,10 @@ def _call(given: InputSpec, spec: OperatorSpec, instance: Operator[Any], cursor:
         assert handler is not None
         return Call(handler, given.batch)
     index = next(i for i, state in enumerate(spec.states) if state.attribute == given.table)
-    put = BoundValue(cursor, index, None).set
+    take_in = BoundTable(cursor, index).take_in
 
     def take(record: Any, context: Any) -> None:
-        put(record)
+        take_in(record)
         if handler is not None:
             handler(record, context)
 

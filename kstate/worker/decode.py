@@ -84,11 +84,9 @@ class InputDecoder:
         """
         batch = self._present(batch, rejects)
         try:
-            decoded = self._decode(batch)
+            return self._decode(batch)
         except DecodeError:
-            batch = select(batch, self._decodable(batch, rejects))
-            decoded = self._decode(batch)
-        return self._timed(decoded, rejects)
+            return self._decode(select(batch, self._decodable(batch, rejects)))
 
     def _present(self, batch: Batch, rejects: Rejects) -> Batch:
         """Drop rows whose key or value is missing, or whose key was not readable."""
@@ -139,15 +137,3 @@ class InputDecoder:
             except DecodeError as error:
                 rejects.add(batch, row, str(error), error)
         return rows
-
-    def _timed(self, decoded: Decoded, rejects: Rejects) -> Decoded:
-        """Without the records whose declared event time is not after the epoch."""
-        if self._event_time is None or not decoded.event_times or min(decoded.event_times) > 0:
-            return decoded
-        kept = []
-        for row, event_time in enumerate(decoded.event_times):
-            if event_time > 0:
-                kept.append(row)
-            else:
-                rejects.add(decoded.batch, row, f"event time {event_time} is not after 1970-01-01T00:00Z")
-        return decoded.select(kept)

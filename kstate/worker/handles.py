@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from kstate.api.context import BatchContext, Source
 from kstate.interfaces import Batch, OutMessage, Store
 from kstate.state.cache import Entry, StateCache
-
-if TYPE_CHECKING:
-    from kstate.worker.ownership import Piece
-    from kstate.worker.partial import Partials
+from kstate.worker.ownership import Piece
 
 Undo: TypeAlias = Callable[[], object] | tuple[Entry, int, Any, int] | list[OutMessage]
 """How to take back a change: a call, the value and the change bits that an entry had, or a message to pop."""
@@ -69,11 +66,6 @@ class Cursor:
             assert self.batch is not None
             self.watermarks = self.piece.watermarks.over(self.batch.source.topic, self.event_times)
         return self.watermarks[self.row]
-
-    @property
-    def partials(self) -> Partials:
-        """The objects that belong to no key."""
-        return self.piece.partials
 
     def visible(self, at: int, row: int | None = None) -> bool:
         """Whether a value that expires then is still to be seen: neither event time nor watermark has reached it.

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from kstate.errors import CorruptStateError, OperatorError
 from kstate.interfaces import Store
-from kstate.keyspace import FULL_RANGE, KeyRange
+from kstate.keyspace import KeyRange
 from kstate.state.cells import CheckedUndo, Journal
 from kstate.state.checkpoint import Changes
 from kstate.state.columns import StateColumn
@@ -257,7 +257,3 @@ def _parts_within(column: PartialColumn, parts: Iterable[PartialObject], key_ran
             )
         found.append(column.cut(part, overlap))
     return found
-
-
-NO_PARTIALS = Partials(FULL_RANGE)
-"""Of a piece whose operator has no partial state."""

@@ -12,7 +12,7 @@ from kstate import Job
 from kstate.adapters.avro import AvroCodecs
 from kstate.api.describe import describe
 from kstate.api.topology import resolve
-from kstate.config import EpochSettings, FailureSettings, Settings
+from kstate.config import FailureSettings, Settings
 from kstate.coordinator.core import Rules
 from kstate.interfaces import TopicSpec
 from kstate.keyspace import partition_of, slot_of
@@ -46,7 +46,7 @@ class Deployed(Cluster):
     def __init__(self, job: Job, of: Deployment) -> None:
         topology = resolve(job)
         description = describe(topology, lambda type_: CODECS.value(type_).schema)
-        settings = Settings(stream_partitions=of.partitions, epoch=EpochSettings(interval_ms=50), failure=FAILURE)
+        settings = Settings(stream_partitions=of.partitions, failure=FAILURE)
         rules = Rules(FAILURE, expected_workers=of.workers, settle_ms=200, start_wait_ms=1_000)
         super().__init__(
             of.world, Blueprint(topology, description, settings, CODECS, rules), QuickSupervision(), of.told

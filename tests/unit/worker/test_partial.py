@@ -17,7 +17,7 @@ from kstate.state.layout import key_suffix, parse_suffix
 from kstate.testing.memory_store import MemoryStore
 from kstate.worker.handles import Cursor
 from kstate.worker.ownership import Piece
-from kstate.worker.partial import NO_PARTIALS, PartialColumn, Partials, PartialStore
+from kstate.worker.partial import PartialColumn, Partials, PartialStore
 from kstate.worker.value_handles import BoundPartial
 from tests.support.state_bench import PREFIX, column_of
 
@@ -117,8 +117,9 @@ def test_a_failed_call_leaves_the_object_as_it_was() -> None:
 
 def test_an_operator_without_partial_state_has_nothing_to_write() -> None:
     """Nothing is pending, nothing is joined."""
-    assert not NO_PARTIALS.pending
-    assert len(NO_PARTIALS.join(NO_PARTIALS).changes()) == 0
+    lower, upper = Partials(KeyRange(0, 9)), Partials(KeyRange(9, 20))
+    assert not lower.pending
+    assert len(lower.join(upper).changes()) == 0
 
 
 def test_the_parts_of_a_cut_replace_the_whole_in_one_epoch() -> None:
