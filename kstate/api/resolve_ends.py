@@ -141,7 +141,7 @@ def _event_time(
         return None
     if not isinstance(event_time, str):
         faults.function(where, "event_time=", event_time)
-        return event_time
+        return _whole_milliseconds(event_time)
     kind = faults.field_type(where, record, event_time, "event_time=")
     if kind is datetime:
         return _milliseconds_of(event_time)
@@ -169,6 +169,18 @@ def _start_fault(where: str, start: object, faults: Faults) -> None:
             faults.add(where, f"start={start} has no time zone", "datetime(…, tzinfo=UTC)")
     elif start not in ("earliest", "latest"):
         faults.add(where, f"start={start!r}", "use 'earliest', 'latest' or a datetime with time zone")
+
+
+def _whole_milliseconds(event_time: Callable[[Any], Any]) -> Callable[[Any], int]:
+    """A user's function, which may return anything: what is no int fails its record."""
+
+    def checked(record: Any) -> int:
+        found = event_time(record)
+        if not isinstance(found, int):
+            raise TypeError(f"expected milliseconds since the epoch as an int, got {found!r}")
+        return found
+
+    return checked
 
 
 def _milliseconds_of(name: str) -> Callable[[Any], int]:

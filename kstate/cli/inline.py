@@ -233,7 +233,7 @@ def take_turns(protocols: Sequence[Steps[int]], clock: TurnClock, stop: Callable
 
 
 def leavable(topology: Topology) -> Topology:
-    """The same job with handlers that can be left: BdbQuit in one of them ends the run and fails no record."""
+    """The same job with functions that can be left: BdbQuit in one of them ends the run and fails no record."""
     return replace(topology, operators=tuple(map(_leavable_operator, topology.operators)))
 
 
@@ -243,15 +243,16 @@ def _leavable_operator(spec: OperatorSpec) -> OperatorSpec:
 
 
 def _leavable_end(spec: S) -> S:
-    handler = getattr(spec, "handler", None)
-    return spec if handler is None else replace(spec, handler=_leavable_handler(handler))  # type: ignore[type-var]
+    functions = {name: getattr(spec, name, None) for name in ("handler", "event_time")}
+    wrapped = {name: _leavable_function(function) for name, function in functions.items() if function is not None}
+    return replace(spec, **wrapped) if wrapped else spec  # type: ignore[type-var]
 
 
-def _leavable_handler(handler: Callable[..., None]) -> Callable[..., None]:
-    @wraps(handler)
-    def call(*arguments: Any) -> None:
+def _leavable_function(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def call(*arguments: Any) -> Any:
         try:
-            handler(*arguments)
+            return function(*arguments)
         except BdbQuit as left:
             raise Abandoned from left
 

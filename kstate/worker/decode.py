@@ -13,7 +13,7 @@ from typing import Any
 from kstate.api.specs import InputSpec
 from kstate.errors import DecodeError
 from kstate.interfaces import Batch, Codec, Codecs, FramedCodec, KeyFrames
-from kstate.worker.rejects import Rejects
+from kstate.worker.rejects import Rejects, fails_its_record
 from kstate.worker.stream_frames import split_record_frames
 
 
@@ -116,7 +116,13 @@ class InputDecoder:
         records = self._codec.decode_many(values)
         if self._event_time is None:
             return Decoded(batch, records, batch.timestamps)
-        return Decoded(batch, records, list(map(self._event_time, records)))
+        try:
+            return Decoded(batch, records, list(map(self._event_time, records)))
+        except Exception as error:
+            if not fails_its_record(error):
+                raise
+            reason = f"{type(error).__name__}: {error}"
+            raise DecodeError(f"event_time= of input {self.spec.name!r} failed with {reason}") from error
 
     def _decode_table(self, batch: Batch) -> Decoded:
         """Rows without value delete."""

@@ -13,7 +13,6 @@ from typing import Any
 
 from kstate.api.operator import Operator
 from kstate.api.specs import TimerSpec, WindowSpec
-from kstate.errors import DecodeError, KstateError
 from kstate.interfaces import KeyCodec
 from kstate.state.agenda import Agenda
 from kstate.state.cache import Entry, check_changes
@@ -21,7 +20,7 @@ from kstate.state.columns import StateColumn
 from kstate.state.layout import Item, Timeline
 from kstate.worker.handles import BoundContext, Cursor
 from kstate.worker.ownership import OwnedShard, Piece
-from kstate.worker.rejects import Rejects
+from kstate.worker.rejects import Rejects, fails_its_record
 from kstate.worker.window_handles import window_of
 
 CHUNK = 1_000
@@ -172,7 +171,7 @@ class Firing:
     def _reject(self, item: Item, error: Exception) -> None:
         """Undo the call; a dead letter tells of it, unless the failure is the engine's or the machine's."""
         self._cursor.undo()
-        if isinstance(error, MemoryError | KstateError) and not isinstance(error, DecodeError):
+        if not fails_its_record(error):
             raise error
         self._rejects.add_timer(self._cursor.partition, item, str(error) or type(error).__name__, error)
 

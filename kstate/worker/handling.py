@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from kstate.api.operator import Operator
-from kstate.errors import ConfigError, DecodeError, KstateError
+from kstate.errors import ConfigError
 from kstate.state.agenda import Agenda
 from kstate.state.cache import Entry, StateColumn, check_changes
 from kstate.worker.decode import Decoded
 from kstate.worker.handles import Handles
-from kstate.worker.rejects import Rejects
+from kstate.worker.rejects import Rejects, fails_its_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ class Handling:
 
     def _undo(self, error: Exception) -> None:
         self._cursor.undo()
-        if isinstance(error, MemoryError | KstateError) and not isinstance(error, DecodeError):
+        if not fails_its_record(error):
             raise error
 
 

@@ -12,12 +12,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kstate.config import FailureSettings
-from kstate.errors import OperatorError
+from kstate.errors import DecodeError, KstateError, OperatorError
 from kstate.interfaces import Batch, OutMessage
 from kstate.plan import TopicPartition
 from kstate.state.layout import Item
 
 REASON_CHARS_MAX = 2_000
+
+
+def fails_its_record(error: Exception) -> bool:
+    """Whether what a user's function raised concerns its record alone; not so what the engine or the machine lacks."""
+    return isinstance(error, DecodeError) or not isinstance(error, MemoryError | KstateError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +111,7 @@ class Rejects:
         self.handled = 0
 
     def check(self, limits: FailureSettings) -> None:
-        """Raise OperatorError when too large a part of the epoch failed, or anything at all where the job wants that."""
+        """Raise OperatorError when too large a part of the epoch failed, or, where the job wants that, anything."""
         failed = len(self.letters)
         if failed and self._stops:
             first = self.letters[0]

@@ -69,23 +69,28 @@ def test_an_output_with_a_topic_is_an_ordinary_input_elsewhere() -> None:
 
 
 def test_event_time_is_a_function_of_the_record() -> None:
-    """A field of type int is ms since the epoch, a timestamp is converted, a function is taken as it is."""
+    """A field of type int is ms since the epoch, a timestamp is converted, a function must give ms."""
 
     class Timed(Operator[None], uid="timed"):
         a = Input(Line, topic="a", event_time="ts")
         b = Input(Line, topic="b", event_time="at")
         c = Input(Line, topic="c", event_time=lambda line: line.ts * 1000)
         d = Input(Line, topic="d")
+        e = Input(Line, topic="e", event_time=lambda line: line.ts / 2)  # type: ignore[arg-type, return-value]
 
         @a.each
         @b.each
         @c.each
         @d.each
+        @e.each
         def handle(self, line: Line, ctx: Context) -> None: ...
 
     line = Line("x", 5, datetime(1970, 1, 1, 0, 0, 1, 234_999, tzinfo=UTC))
-    times = [each.event_time and each.event_time(line) for each in topology(Timed).operators[0].inputs]
-    assert times == [5, 1234, 5000, None]
+    *inputs, wrong = topology(Timed).operators[0].inputs
+    assert [each.event_time and each.event_time(line) for each in inputs] == [5, 1234, 5000, None]
+    assert wrong.event_time is not None
+    with pytest.raises(TypeError, match=r"expected milliseconds since the epoch as an int, got 2\.5"):
+        wrong.event_time(line)
 
 
 def test_a_handler_overridden_by_its_name_is_called() -> None:

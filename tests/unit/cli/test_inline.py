@@ -114,10 +114,17 @@ def test_time_stands_still_within_a_turn() -> None:
     assert (clock.monotonic(), clock.time_ms()) == (5, 5_000)
 
 
+def _time_or_quit(line: Line) -> int:
+    """Its debugger was left."""
+    if line.text == "quit":
+        raise BdbQuit
+    return line.ts
+
+
 class Quits(Operator[None], uid="quits"):
     """Its debugger was left, or it fails."""
 
-    lines = Input(Line, topic="lines")
+    lines = Input(Line, topic="lines", event_time=_time_or_quit)
 
     @lines.each
     def handle(self, line: Line, ctx: Context) -> None:
@@ -128,12 +135,17 @@ def test_leaving_the_debugger_is_no_failure_of_a_record() -> None:
     """What the engine would take for an error of the handler passes through it; other errors stay what they are."""
     (spec,) = leavable(resolve(Job("app", [Quits]))).operators
     handler: Callable[..., None] | None = spec.inputs[0].handler
+    event_time = spec.inputs[0].event_time
     assert handler is not None
+    assert event_time is not None
     assert not issubclass(Abandoned, Exception)
     with pytest.raises(Abandoned):
         handler(Quits(), Line("quit", 1), None)
     with pytest.raises(OperatorError, match="odd"):
         handler(Quits(), Line("odd", 1), None)
+    with pytest.raises(Abandoned):
+        event_time(Line("quit", 1))
+    assert event_time(Line("on", 5)) == 5
 
 
 def test_inline_is_one_worker() -> None:

@@ -139,3 +139,28 @@ def test_a_table_s_row_without_value_deletes(codecs: AvroCodecs, format_: Any) -
         assert decoded.records == records
         assert len(decoded.event_times) == len(records) == len(decoded.batch)
         assert all(words in letter.reason for words, letter in zip(reasons, rejects.letters, strict=True))
+
+
+def test_an_event_time_that_cannot_be_told_fails_its_record_alone(codecs: AvroCodecs) -> None:
+    """The function is the user's: what it raises is a dead letter with the reason, as in a handler."""
+
+    def when(order: Order) -> int:
+        return 1_000 // order.id
+
+    rejects = Rejects("op", 1_000)
+    value = codecs.value(Order).encode
+    decoded = decoder(codecs, event_time=when).decode(batch([(b"k", value(Order(n))) for n in (1, 0, 4)]), rejects)
+    assert (decoded.records, decoded.event_times) == ([Order(1), Order(4)], [1_000, 250])
+    (letter,) = rejects.letters
+    assert letter.offset == 11
+    assert "event_time= of input 'orders' failed with ZeroDivisionError" in letter.reason
+
+
+def test_an_event_time_function_that_asks_the_engine_to_stop_is_heard(codecs: AvroCodecs) -> None:
+    """A ConfigError is no property of a record: to drop records for it would lose them."""
+
+    def when(order: Order) -> int:
+        raise ConfigError("no calendar", hint="install it.")
+
+    with pytest.raises(ConfigError, match="no calendar"):
+        decoder(codecs, event_time=when).decode(batch([(b"k", codecs.value(Order).encode(Order(1)))]), Rejects("op", 9))
