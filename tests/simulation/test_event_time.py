@@ -132,7 +132,7 @@ def test_whatever_happens_to_a_cluster_its_keys_are_answered_alike() -> None:
     """One to three workers, faults at named steps, shards in two or three parts, epochs of every size."""
     job = Job("everything", [Everything], epoch=EPOCH, idle=FOREVER)
     topics, landed = {"events": PARTITIONS, "heard": PARTITIONS}, 0
-    for seed in range(40):
+    for seed in range(30):
         rng = Random(seed)
         given, how = some_events(rng, 80), some_circumstances(rng)
         messages = placed("events", given, rng)
@@ -145,7 +145,7 @@ def test_whatever_happens_to_a_cluster_its_keys_are_answered_alike() -> None:
             wanted.answers += outcome.answers
         assert difference(wanted, heard(run)) is None, f"seed {seed}, {how}: {difference(wanted, heard(run))}"
         landed += run.director.landed.total()
-    assert landed > 80, "faults that landed"
+    assert landed > 60, "faults that landed"
 
 
 def test_late_updates_are_counted_by_the_workers() -> None:
@@ -202,7 +202,7 @@ def test_windows_over_several_inputs_and_a_re_key_have_the_same_totals() -> None
     job = Job("totals", [Totals], epoch=EPOCH, idle=FOREVER)
     topics = {"events": PARTITIONS, "others": PARTITIONS, "totals": PARTITIONS}
     landed = 0
-    for seed in range(40):
+    for seed in range(30):
         rng = Random(seed)
         events = [*some_events(rng, 70, late=False), *last_records()]
         others = [*some_events(rng, 50, late=False, first=1_000), *last_records()]
@@ -214,7 +214,7 @@ def test_windows_over_several_inputs_and_a_re_key_have_the_same_totals() -> None
         got, wanted = Counter(CODECS.value(Total).decode_many(values)), totals_of(events[:-2], others[:-2])
         assert got == wanted, f"seed {seed}, {how}: missing {wanted - got}, too many {got - wanted}"
         landed += run.director.landed.total()
-    assert landed > 80, "faults that landed"
+    assert landed > 60, "faults that landed"
 
 
 # -- in single words
