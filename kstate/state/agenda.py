@@ -48,7 +48,7 @@ class Indexed(Protocol):
     def name(self) -> str: ...
 
     @property
-    def clock(self) -> Timeline | None: ...
+    def timeline(self) -> Timeline | None: ...
 
 
 class Agenda:
@@ -225,7 +225,7 @@ class Agendas:
         operator_id, partition = self._place
         keys, values = index_changes(operator_id, partition, columns, times)
         for index, key, subkey, _, new_at in times:
-            if columns[index].clock == "ttl" and new_at is not None and new_at != NEVER:
+            if columns[index].timeline == "ttl" and new_at is not None and new_at != NEVER:
                 self.ttl.add(Item(new_at, columns[index].name, key, subkey))
         return [*gone, *keys], [*[None] * len(gone), *values]
 
@@ -256,10 +256,10 @@ def index_changes(
     values: list[bytes | None] = []
     for index, key, subkey, old_at, new_at in times:
         column = columns[index]
-        if column.clock is None or old_at == new_at:
+        if column.timeline is None or old_at == new_at:
             continue
         for at, value in ((old_at, None), (new_at, b"")):
             if at is not None and at != NEVER:
-                keys.append(index_key(operator_id, partition, column.clock, Item(at, column.name, key, subkey)))
+                keys.append(index_key(operator_id, partition, column.timeline, Item(at, column.name, key, subkey)))
                 values.append(value)
     return keys, values

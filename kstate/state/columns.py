@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from kstate.errors import ConfigError, CorruptStateError, DecodeError
 from kstate.interfaces import Codec
+from kstate.state.layout import Timeline
 from kstate.state.values import NEVER, Expiring, StoredValue, split_value, value_prefix
 
 KEY_BYTES_MAX = 65_536
@@ -70,7 +71,7 @@ class StateColumn:
     """Its values are `Expiring`, stored with the header that the local time index is made of."""
     cells: bool = False
     """It has subkeys (kstate.state.cells)."""
-    clock: Literal["event", "processing", "ttl"] | None = None
+    timeline: Timeline | None = None
     """Which agenda its expiries go to; None: not `expiring`."""
     decoder_of: Callable[[int], Decoder] | None = None
     """Reads values that another build wrote, by schema id; None: only those of `schema_id` can be read."""

@@ -22,7 +22,7 @@ from kstate.state.restore import TimedState
 from kstate.worker.admission import Admission
 from kstate.worker.binding import Binding
 from kstate.worker.decode import input_decoder
-from kstate.worker.firing import Due, Firing, timer_due, window_due
+from kstate.worker.firing import Callee, Due, Firing, timer_due, window_due
 from kstate.worker.formats import output_codec
 from kstate.worker.handles import BoundContext, Cursor, Handles
 from kstate.worker.handling import Call, Handling
@@ -68,9 +68,8 @@ class Assembly:
         keyed = spec.key_type is not type(None)
         decode_key = self.codecs.key(spec.key_type).decode if keyed else _no_key
         cache = StateCache(prefix, binding.columns(), decode_key)
-        timed = [each for each in spec.inputs if each.table is None]
-        lateness = {each.topic: each.lateness_ms for each in timed if not each.internal}
-        streams = [each.topic for each in timed if each.internal]
+        lateness = {each.topic: each.lateness_ms for each in spec.inputs if each.table is None and not each.internal}
+        streams = [each.topic for each in spec.inputs if each.internal]
         partials = PartialStore(store, prefix, binding.partial_columns())
         maker = PieceMaker(
             watermarks=lambda times: Watermarks(times, lateness, streams),
@@ -82,7 +81,7 @@ class Assembly:
     def timed_states(self, uid: str, plan: Plan) -> dict[int, TimedState]:
         """State id → what the local time index needs to know of it (kstate.state.restore)."""
         columns = self._binding(self.topology.operator(uid), plan).columns()
-        return {column.state_id: TimedState(column.name, column.clock) for column in columns if column.clock}
+        return {column.state_id: TimedState(column.name, column.timeline) for column in columns if column.timeline}
 
     def _binding(self, spec: OperatorSpec, plan: Plan) -> Binding:
         return Binding(spec, self.codecs, plan, self.settings.state.value_bytes_max)
@@ -104,7 +103,7 @@ class Assembly:
         rejects = Rejects(spec.uid, self.settings.state.output_bytes_max, stops=stops)
         keyed = spec.key_type is not type(None)
         decoders = {each.topic: input_decoder(each, spec.key_type, self.codecs) for each in spec.inputs}
-        due = {state.name: due_of(state, (instance, context), self.codecs) for state in spec.states}
+        due = {state.name: _due_of(state, (instance, context), self.codecs) for state in spec.states}
         fires = {name: each for name, each in due.items() if each}
         machinery = Machinery(
             Admission(spec.uid, decoders, rejects, around, keyed=keyed, timed=tracks_time(spec)),
@@ -150,15 +149,15 @@ def _call(given: InputSpec, spec: OperatorSpec, instance: Operator[Any], cursor:
     return Call(take, batch=False)
 
 
-def due_of(state: StateSpec, calls: tuple[Operator[Any], BoundContext], codecs: Codecs) -> Due | None:
+def _due_of(state: StateSpec, callee: Callee, codecs: Codecs) -> Due | None:
     """What happens when something of a state falls due; None where nothing does."""
     match state:
         case TimerSpec(tag_type=None):
-            return timer_due(state, calls, None)
+            return timer_due(state, callee, None)
         case TimerSpec():
-            return timer_due(state, calls, codecs.key(state.tag_type))
+            return timer_due(state, callee, codecs.key(state.tag_type))
         case WindowSpec():
-            return window_due(state, calls)
+            return window_due(state, callee)
         case _:
             return None
 

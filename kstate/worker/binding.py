@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from kstate.api.declaration import Declaration
 from kstate.api.specs import (
@@ -23,6 +23,7 @@ from kstate.errors import ConfigError
 from kstate.interfaces import Codecs
 from kstate.plan import Plan
 from kstate.state.columns import Decoder, StateColumn
+from kstate.state.layout import Timeline
 from kstate.worker.collection_handles import BoundList, BoundMap
 from kstate.worker.handles import Cursor
 from kstate.worker.partial import PartialColumn
@@ -86,16 +87,16 @@ class Binding:
                 f"with schema {codec.schema}.",
                 hint="this worker runs other code than the coordinator: deploy the same build to both.",
             )
-        clock = _clock(state)
+        timeline = _timeline(state)
         return StateColumn(
             state.name,
             registry.states[(uid, state.name)],
             ids[codec.schema],
             codec,
             self.value_bytes_max,
-            expiring=clock is not None,
+            expiring=timeline is not None,
             cells=_has_cells(state),
-            clock=clock,
+            timeline=timeline,
             decoder_of=partial(_older_decoder, self.codecs, state, registry.schemas),
         )
 
@@ -116,7 +117,7 @@ def _has_cells(state: StateSpec) -> bool:
     return several_timers or isinstance(state, ListSpec | MapSpec | WindowSpec | PartialSpec)
 
 
-def _clock(state: StateSpec) -> Literal["event", "processing", "ttl"] | None:
+def _timeline(state: StateSpec) -> Timeline | None:
     """Which agenda the deadlines of its values go to, None when they have none."""
     match state:
         case TimerSpec(clock=clock):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from kstate.api.operator import Operator
 from kstate.api.specs import TimerSpec, WindowSpec
@@ -26,36 +26,39 @@ from kstate.worker.window_handles import window_of
 CHUNK = 1_000
 """So many due items have their keys read at once, and are fired before anybody asks whether the epoch is full."""
 
-Call = Callable[[Item, Any], None]
-"""Calls the handler for an item with the stored value of it."""
+Told = Callable[[Item, Any], None]
+"""Calls the handler of a state for an item, with the value that was stored under it."""
+
+Callee: TypeAlias = tuple[Operator[Any], BoundContext]
+"""The instance whose handler is called, and the context that it is given."""
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
     """What happens when something of one state falls due.
 
-    `lead_ms`: the call's event time lies so long before the item's. `call` None: nobody is told.
+    `lead_ms`: the call's event time lies so long before the item's. `told` None: nobody is.
     """
 
     lead_ms: int
-    call: Call | None
+    told: Told | None
 
 
-def timer_due(spec: TimerSpec, calls: tuple[Operator[Any], BoundContext], tags: KeyCodec[Any] | None) -> Due:
-    """Of a timer, or with `tags` of a map of timers; `calls`: the instance and the context its handler is given."""
+def timer_due(spec: TimerSpec, callee: Callee, tags: KeyCodec[Any] | None) -> Due:
+    """Of a timer, or with `tags` of a map of timers."""
     handler = spec.handler
-    instance, context = calls
+    instance, context = callee
     if tags is None:
         return Due(0, lambda _item, _value: handler(instance, context))
     return Due(0, lambda item, _value: handler(instance, tags.decode(item.subkey), context))
 
 
-def window_due(spec: WindowSpec, calls: tuple[Operator[Any], BoundContext]) -> Due:
+def window_due(spec: WindowSpec, callee: Callee) -> Due:
     """Of a window: its last instant is the one before its end."""
     handler = spec.handler
     if handler is None:
         return Due(1, None)
-    instance, context = calls
+    instance, context = callee
     return Due(1, lambda item, value: handler(instance, value, window_of(item.subkey), context))
 
 
@@ -84,12 +87,12 @@ class Firing:
         self._rejects = rejects
         self._enough = enough
 
-    def fire_due(self, shard: OwnedShard, piece: Piece, clock: Timeline, upto: int, watermark: int) -> bool:
+    def fire_due(self, shard: OwnedShard, piece: Piece, timeline: Timeline, upto: int, watermark: int) -> bool:
         """Fire all of a piece with a deadline <= `upto`, seeing this watermark; False when the epoch is full first.
 
         The cursor stands at the same row of the same batch afterwards, but not at its key.
         """
-        agenda = piece.agendas[clock]
+        agenda = piece.agendas[timeline]
         if agenda.next_at > upto:
             return True
         cursor = self._cursor
@@ -144,13 +147,13 @@ class Firing:
     def _fire(self, item: Item, entry: Entry) -> None:
         due, cursor = self._due[item.name], self._cursor
         value = self._remove(item, entry)
-        if due.call is None:
+        if due.told is None:
             return
         cursor.entry, cursor.key_bytes, cursor.event_times = entry, entry.key_bytes, (item.at - due.lead_ms,)
         self._instance.key = entry.key
         self._rejects.handled += 1
         try:
-            due.call(item, value)
+            due.told(item, value)
             if self.careful:
                 check_changes(self._columns, cursor.journal)
         except Exception as error:  # noqa: BLE001 - whatever user code raises

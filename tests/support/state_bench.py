@@ -25,7 +25,7 @@ CODECS = AvroCodecs()
 def column_of(type_: Any, name: str = "s", state_id: int = 1, **options: Any) -> StateColumn:
     """A column of a state with values of this type."""
     if options.get("expiring"):
-        options.setdefault("clock", "ttl")
+        options.setdefault("timeline", "ttl")
     return StateColumn(name, state_id, 1, CODECS.value(type_), options.pop("value_bytes_max", 1_000), **options)
 
 

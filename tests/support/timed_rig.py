@@ -139,7 +139,7 @@ class Rig:
         ]
 
     def _wired(self) -> Firing:
-        calls: Any = (self.instance, self.cursor)
+        callee: Any = (self.instance, self.cursor)
         due: dict[str, Due] = {}
         for index, spec in enumerate(self._specs):
             handle: Any
@@ -150,10 +150,10 @@ class Rig:
                     if tags is None
                     else BoundTimerMap(self.cursor, index, spec, tags)
                 )
-                due[spec.name] = timer_due(spec, calls, tags)
+                due[spec.name] = timer_due(spec, callee, tags)
             elif isinstance(spec, WindowSpec):
                 handle = bound_window(self.cursor, index, spec)
-                due[spec.name] = window_due(spec, calls)
+                due[spec.name] = window_due(spec, callee)
             else:
                 assert isinstance(spec, ValueSpec)
                 handle = (
@@ -190,7 +190,7 @@ def value(name: str, type_: Any = int, ttl_ms: int | None = None) -> ValueSpec:
 
 def _column(spec: StateSpec, index: int) -> StateColumn:
     codec, ttl = _CODECS.value(spec.type), getattr(spec, "ttl_ms", None)
-    clock = spec.clock if isinstance(spec, TimerSpec) else "event" if isinstance(spec, WindowSpec) else "ttl"
+    timeline = spec.clock if isinstance(spec, TimerSpec) else "event" if isinstance(spec, WindowSpec) else "ttl"
     expiring = ttl is not None or isinstance(spec, TimerSpec | WindowSpec)
     return StateColumn(
         name=spec.name,
@@ -200,5 +200,5 @@ def _column(spec: StateSpec, index: int) -> StateColumn:
         value_bytes_max=10_000,
         expiring=expiring,
         cells=isinstance(spec, WindowSpec) or getattr(spec, "tag_type", None) is not None,
-        clock=clock if expiring else None,
+        timeline=timeline if expiring else None,
     )

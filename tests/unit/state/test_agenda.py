@@ -30,7 +30,7 @@ class Column(NamedTuple):
     """What the index knows of a state."""
 
     name: str
-    clock: Timeline | None
+    timeline: Timeline | None
 
 
 TIMERS = [Column("timer", "event")]
