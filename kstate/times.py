@@ -9,12 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 
 from kstate.keyspace import FULL_RANGE, SLOTS, KeyRange
 from kstate.progress import SlotMap
 
 UNKNOWN_TIME = -(1 << 63)
 """Nothing is known yet; less than every event time."""
+
+MILLISECOND = timedelta(milliseconds=1)
+"""All times are whole milliseconds: Kafka's timestamps are no finer."""
+
+_TIME_ZERO = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def since_epoch_ms(instant: datetime) -> int:
+    """Milliseconds since the epoch, rounded down; TypeError for a datetime without time zone."""
+    return (instant - _TIME_ZERO) // MILLISECOND
 
 
 @dataclass(frozen=True, slots=True)

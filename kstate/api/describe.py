@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from kstate.api.specs import InputSpec, MapSpec, OperatorSpec, StateSpec, TimerSpec, Topology
@@ -16,8 +16,7 @@ from kstate.description import (
     StateDescription,
 )
 from kstate.keys import key_signature
-
-_TIME_ZERO = datetime(1970, 1, 1, tzinfo=UTC)
+from kstate.times import since_epoch_ms
 
 
 def describe(topology: Topology, schema_of: Callable[[Any], str]) -> JobDescription:
@@ -59,6 +58,4 @@ def _input(given: InputSpec) -> InputDescription:
 
 
 def _start(given: InputSpec) -> StartPosition:
-    if isinstance(given.start, datetime):
-        return (given.start - _TIME_ZERO) // timedelta(milliseconds=1)
-    return given.start
+    return since_epoch_ms(given.start) if isinstance(given.start, datetime) else given.start

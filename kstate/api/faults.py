@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from kstate.times import MILLISECOND
 from kstate.typeinfo import record_fields, type_name
-
-MILLISECOND = timedelta(milliseconds=1)
-"""All times are whole milliseconds: Kafka's timestamps are no finer."""
 
 
 @dataclass(frozen=True, slots=True)

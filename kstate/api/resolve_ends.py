@@ -5,18 +5,17 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from types import NoneType
 from typing import Any, Literal, TypeVar
 
-from kstate.api.faults import MILLISECOND, Faults, returned_type
+from kstate.api.faults import Faults, returned_type
 from kstate.api.operator import Operator
 from kstate.api.specs import InputSpec, OutputSpec
 from kstate.api.streams import Input, Output, Partitioner, Table, WireFormat
 from kstate.plan import stream_topic
+from kstate.times import since_epoch_ms
 from kstate.typeinfo import type_name
-
-_TIME_ZERO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def input_spec(app: str, cls: type[Operator[Any]], declared: Input[Any], key_type: Any, faults: Faults) -> InputSpec:
@@ -185,4 +184,4 @@ def _whole_milliseconds(event_time: Callable[[Any], Any]) -> Callable[[Any], int
 
 def _milliseconds_of(name: str) -> Callable[[Any], int]:
     field = operator.attrgetter(name)
-    return lambda record: int((field(record) - _TIME_ZERO) // MILLISECOND)
+    return lambda record: since_epoch_ms(field(record))

@@ -9,7 +9,7 @@ from types import NoneType
 from typing import Any
 
 from kstate.api.declaration import Declaration
-from kstate.api.faults import MILLISECOND, Faults
+from kstate.api.faults import Faults
 from kstate.api.specs import (
     ListSpec,
     MapSpec,
@@ -133,7 +133,7 @@ def _window_faults(where: str, window: Any, merge: object, faults: Faults) -> No
 
 
 def _ttl_ms(where: str, ttl: timedelta | None, faults: Faults) -> int | None:
-    return None if ttl is None else faults.span_ms(where, "ttl", ttl, MILLISECOND)
+    return None if ttl is None else faults.span_ms(where, "ttl", ttl)
 
 
 _MAKERS: dict[type[Any], Callable[..., StateSpec]] = {

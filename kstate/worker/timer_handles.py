@@ -7,7 +7,7 @@ whose value has another deadline is stale (kstate.state.agenda).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from kstate.api.specs import TimerSpec
@@ -17,10 +17,8 @@ from kstate.state.cells import Cells
 from kstate.state.columns import ABSENT
 from kstate.state.layout import Item
 from kstate.state.values import NEVER, Expiring
+from kstate.times import MILLISECOND, since_epoch_ms
 from kstate.worker.handles import Cursor
-
-_EPOCH = datetime.fromtimestamp(0, UTC)
-_MS = timedelta(milliseconds=1)
 
 
 class BoundTimer(Timer):
@@ -97,13 +95,13 @@ def _deadline(cursor: Cursor, spec: TimerSpec, at: int | datetime | None, after:
         if not isinstance(after, timedelta):
             raise TypeError(f"timer {spec.name!r}: after= is a timedelta, not {after!r}")
         start = cursor.clock_ms if spec.clock == "processing" else cursor.event_time
-        deadline = start + after // _MS
+        deadline = start + after // MILLISECOND
     elif isinstance(at, datetime):
         if at.tzinfo is None:
             raise ValueError(
                 f"timer {spec.name!r}: at={at!r} has no time zone; give it one, as in datetime(..., tzinfo=UTC)"
             )
-        deadline = (at - _EPOCH) // _MS
+        deadline = since_epoch_ms(at)
     elif isinstance(at, int) and not isinstance(at, bool):
         deadline = at
     else:

@@ -18,6 +18,7 @@ from kstate.state.cells import Cells
 from kstate.state.columns import ABSENT
 from kstate.state.layout import Item
 from kstate.state.values import Expiring
+from kstate.times import MILLISECOND
 from kstate.worker.handles import Cursor
 
 _SUBKEY: Final = struct.Struct(">QQ")
@@ -87,8 +88,8 @@ class _AlignedWindow(BoundWindow):
 
     def __init__(self, cursor: Cursor, index: int, spec: WindowSpec, size: timedelta, step: timedelta) -> None:
         super().__init__(cursor, index, spec)
-        self._size = _ms(size)
-        self._step = _ms(step)
+        self._size = size // MILLISECOND
+        self._step = step // MILLISECOND
 
     def _update(self, event_time: int, watermark: int, change: Callable[[Any], Any]) -> bool:
         size, step = self._size, self._step
@@ -113,7 +114,7 @@ class _SessionWindow(BoundWindow):
 
     def __init__(self, cursor: Cursor, index: int, spec: WindowSpec, gap: timedelta) -> None:
         super().__init__(cursor, index, spec)
-        self._gap = _ms(gap)
+        self._gap = gap // MILLISECOND
 
     def _update(self, event_time: int, watermark: int, change: Callable[[Any], Any]) -> bool:
         own = Window(event_time, event_time + self._gap)
@@ -150,7 +151,3 @@ class _SessionWindow(BoundWindow):
         merge = self._spec.merge
         assert merge is not None, "session windows are declared with merge="
         return reduce(merge, values)
-
-
-def _ms(span: timedelta) -> int:
-    return span // timedelta(milliseconds=1)
