@@ -138,6 +138,11 @@ class Run:
         for number in range(how.workers):
             self.cluster.start_worker(f"w{number}")
 
+    def feed(self, messages: Sequence[Message]) -> None:
+        """Further records, all at once."""
+        for each in messages:
+            self.world.log.report(each.topic, each.message)
+
     def work_off(self) -> None:
         """Until everything that was sent is processed; faults end after a while."""
         world = self.world

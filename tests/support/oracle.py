@@ -34,6 +34,8 @@ class Seen:
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...] = ()
+    timestamp: int = field(default=-1, compare=False)
+    """Ms since the epoch."""
 
     @property
     def header(self) -> dict[str, str]:
@@ -116,7 +118,7 @@ def _taken(messages: Iterable[Message]) -> list[Seen]:
         pairs: Any = message.headers() or []
         headers = tuple((str(name), bytes(value or b"")) for name, value in pairs)
         place = message.topic() or "", message.partition() or 0, message.offset() or 0
-        found.append(Seen(*place, _bytes(message.key()), _bytes(message.value()), headers))
+        found.append(Seen(*place, _bytes(message.key()), _bytes(message.value()), headers, message.timestamp()[1]))
     return found
 
 
