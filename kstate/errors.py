@@ -14,6 +14,8 @@
 A message says which thing, what was expected and what to do; `hint` carries the mend.
 """
 
+from collections.abc import Iterable
+
 
 class KstateError(Exception):
     """Base of every error that kstate raises on purpose; `hint` says how to mend it."""
@@ -22,6 +24,8 @@ class KstateError(Exception):
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(f"{message} Mend: {hint}" if hint else message)
+        self.what = message
+        """The message without the mend."""
         self.hint = hint
 
 
@@ -77,3 +81,8 @@ class DecodeError(KstateError):
 
 FINAL_EXIT_CODES = frozenset(kind.exit_code for kind in (ConfigError, OperatorError, BackupLogError, DataLossError))
 """Exit codes after which starting the process again would change nothing: people must mend something first."""
+
+
+def numbered(faults: Iterable[object]) -> str:
+    """Faults as a message lists them: each on a line of its own, with its number."""
+    return "".join(f"\n  {number}. {fault}" for number, fault in enumerate(faults, 1))

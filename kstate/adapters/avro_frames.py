@@ -72,9 +72,8 @@ class Schemas:
             resolving = ResolvingDecoder(codec, written)
             return codec if layout(written) == layout(codec.schema) else EvolvedDecoder(codec, resolving, written)
         except ConfigError as error:
-            what = str(error).removesuffix(f" Mend: {error.hint}")
             raise ConfigError(
-                f"{self.named(schema_id)} and the class that is to read it do not fit. {what}",
+                f"{self.named(schema_id)} and the class that is to read it do not fit. {error.what}",
                 hint="generate the class from a schema that can read all that stands in the topic: types stay, new "
                 "fields have a default.",
             ) from error

@@ -19,7 +19,7 @@ from kstate.api.resolve_states import state_spec
 from kstate.api.specs import InputSpec, OperatorSpec, Topology
 from kstate.api.streams import Input, Output, Table
 from kstate.api.wiring import edge_faults, operator_faults
-from kstate.errors import ConfigError
+from kstate.errors import ConfigError, numbered
 
 EPOCH_MIN = timedelta(milliseconds=10)
 """A commit takes 6-30 ms; below this an epoch is nothing but commits."""
@@ -29,8 +29,8 @@ def resolve(job: Job) -> Topology:
     """The topology of a job; raises one ConfigError that lists every fault of the wiring with its mend."""
     topology, faults = examine(job)
     if faults:
-        listed = "".join(f"\n  {number}. {fault}" for number, fault in enumerate(faults, 1))
-        raise ConfigError(f"Job {job.app!r} has {len(faults)} fault{'s' * (len(faults) > 1)} in its wiring:{listed}")
+        count = f"{len(faults)} fault{'s' * (len(faults) > 1)}"
+        raise ConfigError(f"Job {job.app!r} has {count} in its wiring:{numbered(faults)}")
     return topology
 
 

@@ -30,7 +30,7 @@ from kstate.api.topology import examine
 from kstate.cli.job_summary import summary
 from kstate.cli.jobs import load_job
 from kstate.cli.settings import registry_setting
-from kstate.errors import ConfigError
+from kstate.errors import ConfigError, numbered
 from kstate.interfaces import Codec
 from kstate.keys import key_fault
 from kstate.typeinfo import type_name
@@ -62,8 +62,7 @@ def checked(job: Job, codecs: AvroCodecs) -> Topology:
     """The topology of a job that has no faults; one ConfigError that lists them all otherwise."""
     topology, faults = examined(job, codecs)
     if faults:
-        listed = "".join(f"\n  {number}. {fault}" for number, fault in enumerate(faults, 1))
-        raise ConfigError(f"Job {job.app!r} has {len(faults)} fault{'s' * (len(faults) > 1)}:{listed}")
+        raise ConfigError(f"Job {job.app!r} has {len(faults)} fault{'s' * (len(faults) > 1)}:{numbered(faults)}")
     return topology
 
 
@@ -165,8 +164,7 @@ def _refusal(where: str, make: Callable[[Any], object], kind: Any) -> Iterator[F
 
 
 def _fault_of(where: str, error: ConfigError) -> Fault:
-    what = str(error).removesuffix(f" Mend: {error.hint}")
-    return Fault(where, what.rstrip("."), error.hint.rstrip(".") or "change the type")
+    return Fault(where, error.what.rstrip("."), error.hint.rstrip(".") or "change the type")
 
 
 def _word(state: StateSpec) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from kstate.description import JobDescription, OperatorDescription, StateDescription
-from kstate.errors import ConfigError
+from kstate.errors import ConfigError, numbered
 from kstate.evolution import resolution, without_defaults
 from kstate.plan import Plan, Registry, backup_topic
 
@@ -67,9 +67,9 @@ def check_continues(job: JobDescription, plan: Plan) -> None:
         *_changed_streams(job, plan),
     ]
     if faults:
-        listed = "".join(f"\n  {number}. {fault}" for number, fault in enumerate(faults, 1))
         raise ConfigError(
-            f"Job '{job.app}' does not continue what plan {plan.version} stands for; nothing was changed:{listed}\n",
+            f"Job '{job.app}' does not continue what plan {plan.version} stands for; nothing was changed:"
+            f"{numbered(faults)}\n",
             hint="as said above, or run the changed job under a new application name.",
         )
 

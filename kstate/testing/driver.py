@@ -65,7 +65,10 @@ _logger = logging.getLogger("kstate.testing")
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A record that failed: where it stood, its original bytes, and why."""
+    """A record that failed: where it stood, its original bytes, and why; or a timer or window whose handler failed.
+
+    Of these: their key, no value, no topic and the offset −1.
+    """
 
     topic: str
     partition: int
@@ -75,6 +78,16 @@ class DeadLetter:
     reason: str
     error: str
     """Name of the exception's class."""
+    timer: str | None = None
+    """Name of the timer's or window's state; None for a record."""
+    deadline: int | None = None
+    """Of the timer, or the end of the window, ms since the epoch."""
+
+    def __str__(self) -> str:
+        place = f"{self.topic}[{self.partition}]@{self.offset}"
+        if self.timer is not None:
+            place = f"{self.timer!r} due at {self.deadline} in partition {self.partition}"
+        return f"{place} with {self.error}: {self.reason}"
 
 
 class Driver:
@@ -123,11 +136,10 @@ class Driver:
             raise AssertionError(f"the crash of {points} was ordered, but that step was not reached again")
         for spec in self._topology.operators:
             if letters := self._dead_letters(spec):
-                first = letters[0]
                 owner = self._topology.operator(spec.hop_of[0]) if spec.hop_of else spec
                 raise OperatorError(
-                    f"{len(letters)} records of operator {spec.uid!r} became dead letters, the first at "
-                    f"{first.topic}[{first.partition}]@{first.offset} with {first.error}: {first.reason}",
+                    f"Dead letters of operator {spec.uid!r} that nobody looked at: {len(letters)}, the first of "
+                    f"{letters[0]}",
                     hint=f"if the test means it, let it look at dead_letters({owner.cls.__name__}).",
                 )
 
@@ -361,4 +373,6 @@ def _external_topics(topology: Topology, workers: int) -> list[TopicSpec]:
 def _dead_letter(record: Record) -> DeadLetter:
     headers = {name.removeprefix("kstate."): value.decode() for name, value in record.headers}
     place = headers["topic"], int(headers["partition"]), int(headers["offset"])
-    return DeadLetter(*place, record.key, record.value, headers["reason"], headers["error"])
+    timer, deadline = headers.get("timer"), headers.get("deadline")
+    why = headers["reason"], headers["error"]
+    return DeadLetter(*place, record.key, record.value, *why, timer, None if deadline is None else int(deadline))

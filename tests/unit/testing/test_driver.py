@@ -132,7 +132,8 @@ def test_a_dead_letter_that_nobody_looked_at_fails_the_test() -> None:
     """Otherwise a bug in a handler would read as "nothing came out"."""
     with (
         pytest.raises(
-            OperatorError, match=r"1 records of operator 'bank'.*deposits\[0\]@0 with ZeroDivisionError: a bug"
+            OperatorError,
+            match=r"operator 'bank' that nobody.*: 1, the first of deposits\[0\]@0 with ZeroDivisionError: a bug",
         ),
         Driver(JOB) as d,
     ):

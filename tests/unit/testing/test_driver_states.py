@@ -299,9 +299,34 @@ def test_what_a_hop_rejects_is_among_the_letters_of_its_operator() -> None:
         d.send(Inverse.acts, Act("k", "a", 0, 1), Act("k", "a", 3, 2))
         assert d.state(Inverse.last, key=4) == 3
         assert [letter.error for letter in d.dead_letters(Inverse)] == ["ZeroDivisionError"]
-    named = r"'inverse-acts-rekey' became dead letters.*dead_letters\(Inverse\)"
+    named = r"'inverse-acts-rekey' that nobody looked at: 1, the first of acts\[0\]@0 .*dead_letters\(Inverse\)"
     with pytest.raises(OperatorError, match=named), Driver(job) as d:
         d.send(Inverse.acts, Act("k", "a", 0, 1))
+
+
+def test_a_timer_whose_handler_fails_is_told_by_its_name_and_deadline() -> None:
+    """It stands in no topic: its dead letter has the key and no value."""
+
+    class Fails(Operator[str], uid="fails"):
+        acts = Input(Act, topic="acts", key="name")
+        soon = Timer()
+
+        @acts.each
+        def act(self, act: Act, ctx: Context) -> None:
+            self.soon.set(at=5)
+
+        @soon.fires
+        def fail(self, ctx: Context) -> None:
+            raise RuntimeError("no")
+
+    job = Job("failing", [Fails])
+    with Driver(job) as d:
+        d.send(Fails.acts, *acts("a"))
+        (letter,) = d.dead_letters(Fails)
+        assert (letter.timer, letter.deadline, letter.key, letter.value, letter.offset) == ("soon", 5, b"k", None, -1)
+        assert str(letter) == "'soon' due at 5 in partition 0 with RuntimeError: no"
+    with pytest.raises(OperatorError, match="the first of 'soon' due at 5"), Driver(job) as d:
+        d.send(Fails.acts, *acts("a"))
 
 
 def test_the_timestamp_of_a_record_can_be_given() -> None:
