@@ -30,6 +30,11 @@ class Expiring(NamedTuple):
     at: int
 
 
+def expiring(value: Any, since: int, ttl_ms: int) -> Expiring:
+    """A value that is forgotten so long after an event time; never, when that is beyond 64 bits."""
+    return Expiring(value, min(since + ttl_ms, NEVER))
+
+
 class StoredValue(NamedTuple):
     """A stored value, taken apart; `expiry` is event time in ms since the epoch, None = never."""
 

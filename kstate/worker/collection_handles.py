@@ -9,7 +9,7 @@ from kstate.api.state import ListState, MapState
 from kstate.interfaces import KeyCodec
 from kstate.state.cells import Cells
 from kstate.state.columns import ABSENT
-from kstate.state.values import Expiring
+from kstate.state.values import expiring
 from kstate.worker.handles import Cursor
 
 _LAST_NUMBER = (1 << 64) - 1
@@ -39,7 +39,7 @@ class _CellsOfKey:
         """Set the value at a subkey, from now on."""
         cursor = self._cursor
         if self._ttl_ms is not None:
-            value = Expiring(value, cursor.event_time + self._ttl_ms)
+            value = expiring(value, cursor.event_time, self._ttl_ms)
         self.cells().put(subkey, value, cursor.journal)
 
     def remove(self, subkey: bytes) -> None:
@@ -54,7 +54,7 @@ class _CellsOfKey:
         if self._ttl_ms is None:
             return found
         visible = self._cursor.visible
-        return [(subkey, expiring.value) for subkey, expiring in found if visible(expiring.at)]
+        return [(subkey, each.value) for subkey, each in found if visible(each.at)]
 
     def __len__(self) -> int:
         return len(self.cells() if self._ttl_ms is None else self.items())

@@ -98,6 +98,7 @@ class Firing:
         cursor = self._cursor
         batch, row, event_times, watermarks = cursor.batch, cursor.row, cursor.event_times, cursor.watermarks
         cursor.batch, cursor.row, cursor.watermarks = None, 0, (watermark,)
+        cursor.leave_batch()
         self._enter(shard, piece)
         try:
             while agenda.next_at <= upto:
@@ -137,6 +138,8 @@ class Firing:
                 return
             (entry,) = cache.entries([item.key], store, _admit)
             index = self._index.get(item.name)
+            if index is not None and not self._columns[index].expiring:
+                continue  # it had a ttl in another version of the job, and may have one again
             if index is None or cache.expiry(entry, index, item.subkey, store) != item.at:
                 # An expiry may come back within the epoch without the agenda being told, unlike a deadline.
                 if agenda is not cursor.piece.agendas.ttl or not entry.changed:

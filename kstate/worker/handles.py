@@ -81,6 +81,10 @@ class Cursor:
         numbered = zip(self.batch_keys, rows, strict=True)
         return dict(numbered if last else reversed(list(numbered)))
 
+    def leave_batch(self) -> None:
+        """No `.batch` handler is being called: what the last one had is nobody's any more."""
+        self.batch_times, self.batch_keys, self.batch_entries = (), (), {}
+
     def undo(self) -> None:
         """Take back, in reverse, what the current handler call did."""
         for change in reversed(self.journal):

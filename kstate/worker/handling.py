@@ -58,7 +58,7 @@ class Handling:
         cursor = self._cursor
         cursor.batch, cursor.event_times = self._decoded.batch, self._decoded.event_times
         cursor.watermarks = self._watermarks
-        cursor.batch_times = ()
+        cursor.leave_batch()
 
     def watermark_from(self, row: int, watermark: int) -> None:
         """From this row on the watermark is another."""

@@ -11,7 +11,7 @@ from typing import Any
 from kstate.api.state import PartialState, ValueState
 from kstate.api.streams import Table
 from kstate.state.cache import ABSENT, Entry
-from kstate.state.values import Expiring
+from kstate.state.values import expiring
 from kstate.worker.handles import Cursor
 
 
@@ -100,7 +100,7 @@ class BoundExpiringValue(ValueState[Any]):
         return found.value if found is not ABSENT and self._cursor.visible(found.at, row) else self._default
 
     def _expiring(self, value: Any, row: int) -> Any:
-        return ABSENT if value is None else Expiring(value, self._cursor.event_times[row] + self._ttl_ms)
+        return ABSENT if value is None else expiring(value, self._cursor.event_times[row], self._ttl_ms)
 
 
 class BoundTable(Table[Any]):
