@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kstate.api.faults import Fault
-from kstate.api.specs import InputSpec, OperatorSpec, OutputSpec
+from kstate.api.specs import InputSpec, OperatorSpec, OutputSpec, StateSpec, TableSpec, TimerSpec
 
 TOPIC_LENGTH_MAX = 249
 """Kafka's limit: topic names are folder names."""
@@ -82,14 +82,21 @@ def duplicates(names: Sequence[str]) -> list[str]:
     return [name for name, count in Counter(names).items() if count > 1]
 
 
-def place(spec: OperatorSpec, end: InputSpec | OutputSpec | None = None) -> str:
+def place(spec: OperatorSpec, part: InputSpec | OutputSpec | StateSpec | None = None) -> str:
     """Where users find it; a hop is the input whose `rekey=` made it."""
     if spec.hop_of:
         return f"operator {spec.hop_of[0]!r}, input {spec.hop_of[1]!r}"
     where = f"operator {spec.uid!r}"
-    match end:
+    match part:
+        case None:
+            return where
         case InputSpec():
-            return f"{where}, {'table' if end.table else 'input'} {end.name!r}"
+            return f"{where}, {'table' if part.table else 'input'} {part.name!r}"
         case OutputSpec():
-            return f"{where}, output {end.name!r}"
-    return where
+            return f"{where}, output {part.name!r}"
+        case TableSpec():
+            return f"{where}, table {part.attribute!r}"
+        case TimerSpec():
+            return f"{where}, {'timer' if part.tag_type is None else 'timers'} {part.attribute!r}"
+        case StateSpec():
+            return f"{where}, state {part.attribute!r}"

@@ -122,7 +122,8 @@ class MapState(Declaration[StateOptions], Generic[K, V]):
     """A mapping per key, stored entry by entry: reading or changing one entry touches no other.
 
     Keys within the map are of the types that message keys may have. Iteration is in the order of the canonical key
-    bytes. With `ttl=` each entry is forgotten so long (event time) after it was last set.
+    bytes. An entry set to None is removed. With `ttl=` each entry is forgotten so long (event time) after it was
+    last set.
     """
 
     def __init__(

@@ -103,12 +103,13 @@ class Input(Declaration[InputOptions], Generic[R]):
     """Where an operator reads records of one class; `@input.each` or `@input.batch` attaches the handler.
 
     `key=` names the field that must equal the message key (a record that differs is rejected). `event_time=` is a field
-    (int, ms since the epoch, or a timestamp) or a function that gives ms; without it the event time is Kafka's
-    timestamp, which the watermark follows then. `lateness=` is how much out of order event times may be; a record more
-    than `ahead=` ahead of the worker's clock is rejected, it would make all others late. `start=` is where a new
-    application begins. `rekey=` is the field, or a function of the record, to read by instead of the message key: a
-    hop through a topic of kstate's own (kstate.api.rekey). `partitioner=` is how foreign producers placed the records,
-    `format=` and `key_format=` how values and keys stand in the topic.
+    (int, ms since the epoch, or a timestamp) or a function that gives ms (one that raises fails its record); without it
+    the event time is Kafka's timestamp, which the watermark follows then. `lateness=` is how much out of order event
+    times may be; a record more than `ahead=` ahead of the worker's clock is rejected, it would make all others late.
+    `start=` is where a job begins that has not read the topic before. `rekey=` is the field, or a function of the
+    record, to read by instead of the message key: a hop through a topic of kstate's own (kstate.api.rekey).
+    `partitioner=` is how foreign producers placed the records, `format=` and `key_format=` how values and keys stand in
+    the topic.
 
     `Input(Other.output)` takes `rekey=` only: event time comes with the records, format and topic from the output. Of
     an output that names a topic it is an ordinary input of that topic, whose event time is Kafka's timestamp.

@@ -16,8 +16,10 @@ from kstate.api.faults import Fault
 from kstate.api.job import Job
 from kstate.api.names import place
 from kstate.api.specs import (
+    InputSpec,
     MapSpec,
     OperatorSpec,
+    OutputSpec,
     PartialSpec,
     StateSpec,
     TableSpec,
@@ -93,15 +95,13 @@ def _codec_faults(spec: OperatorSpec, codecs: AvroCodecs) -> Iterator[Fault]:
     """Types that have no codec, and states that would not come back as they were."""
     if spec.hop_of:  # the same types as those of the input that it feeds
         return
-    where = f"operator {spec.uid!r}"
-    ends = [(f"input {each.name!r}", each.record) for each in spec.inputs if not each.table]
-    ends += [(f"output {each.name!r}", each.record) for each in spec.outputs]
-    for name, record in ends:
-        yield from _refusal(f"{where}, {name}", codecs.value, record)
+    ends: list[InputSpec | OutputSpec] = [*(each for each in spec.inputs if not each.table), *spec.outputs]
+    for end in ends:
+        yield from _refusal(place(spec, end), codecs.value, end.record)
     for state in spec.states:
-        yield from _state_faults(f"{where}, {_word(state)} {state.attribute!r}", state, codecs)
+        yield from _state_faults(place(spec, state), state, codecs)
     if spec.key_type is not NoneType and not isinstance(spec.key_type, TypeVar) and not key_fault(spec.key_type):
-        yield from _refusal(where, codecs.key, spec.key_type)
+        yield from _refusal(place(spec), codecs.key, spec.key_type)
 
 
 def _state_faults(where: str, state: StateSpec, codecs: AvroCodecs) -> Iterator[Fault]:
@@ -165,7 +165,3 @@ def _refusal(where: str, make: Callable[[Any], object], kind: Any) -> Iterator[F
 
 def _fault_of(where: str, error: ConfigError) -> Fault:
     return Fault(where, error.what.rstrip("."), error.hint.rstrip(".") or "change the type")
-
-
-def _word(state: StateSpec) -> str:
-    return {"TableSpec": "table", "TimerSpec": "timer"}.get(type(state).__name__, "state")
