@@ -11,12 +11,14 @@ class VirtualClock:
 
     def __init__(self) -> None:
         self.now = 0.0
+        self.skew_ms = 0
+        """By how much the wall clock is wrong: tests let it jump."""
 
     def monotonic(self) -> float:
         return self.now
 
     def time_ms(self) -> int:
-        return START_MS + int(self.now * 1000)
+        return START_MS + int(self.now * 1000) + self.skew_ms
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
