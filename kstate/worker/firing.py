@@ -99,7 +99,7 @@ class Firing:
         batch, row, event_times, watermarks = cursor.batch, cursor.row, cursor.event_times, cursor.watermarks
         cursor.batch, cursor.row, cursor.watermarks = None, 0, (watermark,)
         cursor.leave_batch()
-        self._enter(shard, piece)
+        cursor.enter(shard, piece)
         try:
             while agenda.next_at <= upto:
                 for item, entry in self._next(agenda, upto, CHUNK):
@@ -115,17 +115,12 @@ class Firing:
         agenda = piece.agendas.ttl
         if agenda.next_at > watermark:
             return 0
-        self._enter(shard, piece)
+        self._cursor.enter(shard, piece)
         removed = 0
         for item, entry in self._next(agenda, watermark, limit):
             self._remove(item, entry)
             removed += 1
         return removed
-
-    def _enter(self, shard: OwnedShard, piece: Piece) -> None:
-        cursor = self._cursor
-        cursor.piece, cursor.partition = piece, shard.shard.partition
-        cursor.cache, cursor.changed = shard.cache, shard.cache.changed
 
     def _next(self, agenda: Agenda, upto: int, count: int) -> Iterator[tuple[Item, Entry]]:
         """The next due items that still count; of `count` that are looked at, as items are added on the way."""

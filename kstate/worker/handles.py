@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeAlias
 from kstate.api.context import BatchContext, Source
 from kstate.interfaces import Batch, OutMessage, Store
 from kstate.state.cache import Entry, StateCache
-from kstate.worker.ownership import Piece
+from kstate.worker.ownership import OwnedShard, Piece
 
 Undo: TypeAlias = Callable[[], object] | tuple[Entry, int, Any, int] | list[OutMessage]
 """How to take back a change: a call, the value and the change bits that an entry had, or a message to pop."""
@@ -53,6 +53,11 @@ class Cursor:
         """Processing time: one reading per epoch."""
         self.changed: list[Entry] = []
         self.journal: list[Undo] = []
+
+    def enter(self, shard: OwnedShard, piece: Piece) -> None:
+        """What follows concerns keys of this piece."""
+        self.piece, self.partition = piece, shard.shard.partition
+        self.cache, self.changed = shard.cache, shard.cache.changed
 
     @property
     def event_time(self) -> int:

@@ -71,6 +71,7 @@ class Processor:
         self.spec = spec
         self.instance = instance
         self.cursor = handles.cursor
+        self.cursor.store = around.store
         self.outputs = handles.outputs
         self.windows = handles.windows
         self.rejects: Rejects = machinery.rejects
@@ -79,7 +80,6 @@ class Processor:
         self._handling = machinery.handling
         self._admission = machinery.admission
         self._firing = machinery.firing
-        self._around = around
         self._calls = calls
         self.external_topics = [each.topic for each in spec.inputs if not each.internal and each.table is None]
         self._inputs = {each.topic: each for each in spec.inputs}
@@ -159,11 +159,9 @@ class Processor:
             window.late = 0
 
     def _enter(self, shard: OwnedShard, piece: Piece) -> None:
-        """Put the cursor into a piece."""
-        cursor = self.cursor
-        cursor.cache, cursor.changed, cursor.store = shard.cache, shard.cache.changed, self._around.store
-        cursor.piece, cursor.partition = piece, shard.shard.partition
-        piece.clock_ms = max(piece.clock_ms, cursor.clock_ms)
+        """Put the cursor into a piece, which learns what time it is."""
+        self.cursor.enter(shard, piece)
+        piece.clock_ms = max(piece.clock_ms, self.cursor.clock_ms)
 
     def _part(self, shard: OwnedShard, part: Part, given: InputSpec) -> int | None:
         """One piece's part of a batch; the offset at which it stopped because the epoch is full, else None."""

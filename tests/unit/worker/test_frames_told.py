@@ -75,6 +75,7 @@ class Counts(Operator[str], uid="counts"):
 
 
 def counted(run: Driver) -> dict[str, int]:
+    """What was counted so far, by half second."""
     return {fired.key: fired.count for fired in run.read(Counts.counts)}
 
 
