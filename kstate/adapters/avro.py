@@ -58,7 +58,7 @@ class AvroCodecs:
 
     def _composite_key(self, type_: Any) -> KeyCodec[Any]:
         if fault := key_fault(type_):
-            raise ConfigError(f"Key type {type_name(type_)}: {fault}.")
+            raise ConfigError(f"Key type {type_name(type_)}: {fault}.", hint="take another type as key.")
         return AvroKeyCodec(self.value(type_))
 
     def framed(self, type_: Any, topic: str) -> FramedAvroCodec:

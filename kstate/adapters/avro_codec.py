@@ -44,7 +44,9 @@ class AvroCodec:
             self.schema = canonical(schema_of(type_))
             self._parsed: Schema = parse_schema(json.loads(self.schema))
         except (ValueError, SchemaParseException, UnknownType) as error:
-            raise ConfigError(f"The schema of {self._name} is not legal Avro: {error}.") from error
+            raise ConfigError(
+                f"The schema of {self._name} is not legal Avro: {error}.", hint="change the class, or its schema file."
+            ) from error
         self.fingerprint = fingerprint(self.schema)
         self.shape = shape = shape_of(json.loads(self.schema), type_)
         self.loss = loss_in(shape)

@@ -65,7 +65,7 @@ def window_due(spec: WindowSpec, callee: Callee) -> Due:
 class Firing:
     """Fires what is due of one operator's pieces.
 
-    `careful` is set while an epoch is redone because a state value did not encode (kstate.worker.process).
+    `careful` is set while an epoch is redone because a state value did not encode (kstate.worker.running_epoch).
     """
 
     def __init__(
