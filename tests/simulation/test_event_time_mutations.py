@@ -21,10 +21,11 @@ from kstate.worker.handling import Call, Handling
 from kstate.worker.ownership import OwnedShard
 from kstate.worker.process import Processor
 from kstate.worker.watermark_line import WatermarkLine
-from kstate.worker.watermarks import Watermarks
+from kstate.worker.watermarks import Told, Watermarks
 from tests.support.event_bench import Bench, Treatment
 from tests.support.event_jobs import Everything, Latest, LatestInBatches, some_events
 from tests.support.event_model import Model
+from tests.support.event_totals import totals_fault
 
 SEEDS = range(12)
 CUT = (0x8000, 0xC000)
@@ -118,6 +119,11 @@ def batch_goes_by_its_last_record(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Cursor, "batch_rows", last)
 
 
+def frames_tell_what_was_not_fired(patch: pytest.MonkeyPatch) -> None:
+    """A watermark frame says more than what has been emitted, where an epoch was full amid due windows."""
+    patch.setattr(Watermarks, "tells", lambda self, due=0: Told(self.current, self.idle))
+
+
 @dataclass(frozen=True, slots=True)
 class Mutation:
     """A broken rule, and the treatment under which it shows."""
@@ -164,3 +170,9 @@ def test_a_broken_rule_shows_in_the_answers(mutation: Mutation, monkeypatch: pyt
 def test_with_the_rule_the_same_runs_answer_alike(mutation: Mutation) -> None:
     """Otherwise the treatment, not the broken rule, would make the difference."""
     assert [seed for seed in SEEDS[:3] if not alike(mutation, seed)] == []
+
+
+def test_a_frame_that_tells_too_much_shows_in_windows_over_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records come too late for the second stage."""
+    frames_tell_what_was_not_fired(monkeypatch)
+    assert any(totals_fault(seed)[0] for seed in SEEDS)

@@ -52,6 +52,8 @@ class Circumstances:
     epoch: EpochSettings = field(default_factory=EpochSettings)
     feed_max: int = 1_000
     """Records that are sent at once."""
+    until_end: bool = False
+    """A bounded run: all input is there when it starts, and it ends by itself."""
     chunk: int = 1_000
     """Due items that are fired before anybody asks whether the epoch is full."""
 
@@ -126,13 +128,17 @@ class Run:
         rules = Rules(FAILURE, expected_workers=how.workers, settle_ms=100, start_wait_ms=300, linger_ms=200)
         description = describe(topology, lambda type_: CODECS.value(type_).schema)
         leader = PartsLeader if how.cut else Leader
-        blueprint = Blueprint(topology, description, settings, CODECS, rules, leader)
+        blueprint = Blueprint(topology, description, settings, CODECS, rules, leader, how.until_end)
         self._how = how
+        self._open_s = 0.0 if how.until_end else 1.0  # virtual seconds that a run is open to faults
         self.logger = _Lines()
         self.cluster = director.cluster = Cluster(self.world, blueprint, director, self.logger)
         self.oracle = Oracle(self.cluster)
         self.world.watch = self.oracle.watch
         self.world.log.create_topics([TopicSpec(topic, count) for topic, count in topics.items()])
+        if how.until_end:
+            self.feed(messages)
+            messages = ()
         self._feeder = self.world.start("outside", "feeder", "feeder", self._feed(messages, how.feed_max, rng))
         self.cluster.start_leader("l0")
         for number in range(how.workers):
@@ -147,7 +153,7 @@ class Run:
         """Until everything that was sent is processed; faults end after a while."""
         world = self.world
         with patch.object(firing, "CHUNK", self._how.chunk):
-            while world.clock.now < FAULTS_S and not (world.clock.now > 1.0 and self._at_rest()):
+            while world.clock.now < FAULTS_S and not (world.clock.now > self._open_s and self._at_rest()):
                 world.turn()
             self.director.end()
             assert world.run(self._at_rest, REST_TURNS_MAX), f"it does not come to rest\n{world.told()}"
@@ -166,6 +172,8 @@ class Run:
         return sum(fields["late"] for event, fields in self.logger.lines if event == "committed")
 
     def _at_rest(self) -> bool:
+        if self._how.until_end:
+            return self.world.quiet and all(process.role == "outside" for process in self.world.running())
         return self._feeder.status is not Status.RUNNING and self.cluster.settled()
 
     def _feed(self, messages: Sequence[Message], at_once: int, rng: Random) -> Steps[None]:

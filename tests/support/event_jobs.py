@@ -232,12 +232,18 @@ def key_of(event: Event) -> str:
     return KEYS[event.n % len(KEYS)]
 
 
+def group_of(total: Total) -> str:
+    """What the totals of the first stage are added up by."""
+    return "low" if total.key < "c" else "high"
+
+
 class Totals(Operator[str], uid="totals"):
     """Windows over two inputs: one is read by another key than that of its messages, one as it is."""
 
     events = Input(Event, topic="events", rekey=key_of, event_time="ts", lateness=_ms(LATENESS_MS))
     others = Input(Event, topic="others", event_time="ts", lateness=_ms(LATENESS_MS))
     totals = Output(Total, topic="totals")
+    to_group = Output(Total, key=group_of)
     counts = WindowState(Counts, Tumbling(_ms(WINDOW_MS)), default=Counts(0, 0))
 
     @events.each
@@ -250,11 +256,32 @@ class Totals(Operator[str], uid="totals"):
 
     @counts.closes
     def report(self, counts: Counts, window: Window, ctx: Context) -> None:
-        self.totals.emit(Total(self.key, window.start, counts.count, counts.sum, late=False))
+        self._emit(Total(self.key, window.start, counts.count, counts.sum, late=False))
 
     def _count(self, event: Event) -> None:
         if not self.counts.update(lambda c: Counts(c.count + 1, c.sum + event.id)):
-            self.totals.emit(Total(self.key, event.ts, 1, event.id, late=True))
+            self._emit(Total(self.key, event.ts, 1, event.id, late=True))
+
+    def _emit(self, total: Total) -> None:
+        self.totals.emit(total)
+        self.to_group.emit(total)
+
+
+class Groups(Operator[str], uid="groups"):
+    """Windows over windows: what the first stage closes must not be late for the second."""
+
+    totals = Input(Totals.to_group)
+    groups = Output(Total, topic="groups")
+    counts = WindowState(Counts, Tumbling(_ms(2 * WINDOW_MS)), default=Counts(0, 0))
+
+    @totals.each
+    def add(self, total: Total, ctx: Context) -> None:
+        if not self.counts.update(lambda c: Counts(c.count + total.count, c.sum + total.sum)):
+            self.groups.emit(Total(self.key, total.start, total.count, total.sum, late=True))
+
+    @counts.closes
+    def report(self, counts: Counts, window: Window, ctx: Context) -> None:
+        self.groups.emit(Total(self.key, window.start, counts.count, counts.sum, late=False))
 
 
 ACTS = ("set", "pop", "after", "past", "cancel", "tag", "tag", "burst", "none", "none", "fail")
