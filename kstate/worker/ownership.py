@@ -41,7 +41,9 @@ class Piece:
     sent: Told | None = None
     """What the last watermark frames of this process said."""
     idle_at: float | None = None
-    """Up to when (monotonic seconds) the watermark went on by the clock, while all inputs are idle."""
+    """Up to when (monotonic seconds) the watermark went on by the clock, while all inputs are idle; at first since when
+    the piece is here.
+    """
 
     @property
     def times(self) -> Times:

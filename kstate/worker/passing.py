@@ -33,9 +33,13 @@ class Passing:
 
     def tick(self) -> bool:
         """Let time pass for every shard; whether anything came of it that a commit must record."""
-        idle, done = self._idle.look(), False
+        self._idle.told(self._tiles.at_end(), ())  # the reader may have been placed anew: then nothing is idle
+        idle, done, now = self._idle.look(), False, self._clock.monotonic()
         for shard in self._tiles.shards.values():
             processor = self._tiles.processors[shard.shard.operator]
+            for piece in shard.pieces:
+                if piece.idle_at is None:  # what has passed before is in its marker, or was never seen by this process
+                    piece.idle_at = now
             if processor.tracks_time and idle:
                 done = self._pass_idle(shard, processor, idle) or done
             done = processor.tick(shard) or done
@@ -57,7 +61,7 @@ class Passing:
     def _go_on(self, piece: Piece, idle_since: float) -> None:
         """By the clock's rate, from where the watermark stood when the last input became idle."""
         now = self._clock.monotonic()
-        start = idle_since if piece.idle_at is None else max(piece.idle_at, idle_since)
+        start = max(now if piece.idle_at is None else piece.idle_at, idle_since)
         elapsed_ms = int((now - start) * 1000)
         piece.watermarks.advance_idle(elapsed_ms)
         piece.idle_at = start + elapsed_ms / 1000

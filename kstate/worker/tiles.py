@@ -171,11 +171,11 @@ class Tiles:
         return restore(edges.log, edges.store, target, edges.clock, self._assembly.settings)
 
     def _table_ends(self, shard: Shard) -> Mapping[str, int]:
-        """How far the tables of a shard are to be read before anything else."""
+        """How far the tables of a shard are to be read before anything else: in a bounded run not beyond its ends."""
         spec = self._assembly.topology.operator(shard.operator)
         tables = [TopicPartition(given.topic, shard.partition) for given in spec.inputs if given.table is not None]
         ends = self._edges.log.end_offsets(tables, committed=True) if tables else {}
-        return {table.topic: end for table, end in ends.items()}
+        return {table.topic: min(end, self._ends.get((shard.operator, table), end)) for table, end in ends.items()}
 
     def _own(self, ready: Iterable[Adopted]) -> None:
         """Run restored tiles from where their markers say."""

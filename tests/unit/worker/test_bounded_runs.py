@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any
 
+from kstate import Context, Input, Operator, Output, Table
 from kstate.adapters.avro import AvroCodecs
 from kstate.api.describe import describe
 from kstate.api.job import Job
@@ -34,13 +36,13 @@ class _Events:
 class Bounded:
     """One worker and one leader at a time, one input partition; `feed` writes, `paid` is what came out."""
 
-    def __init__(self) -> None:
-        topology, codecs = resolve(Job("sim", [Totals], epoch=timedelta(milliseconds=20))), AvroCodecs()
+    def __init__(self, operator: type[Operator[Any]] = Totals) -> None:
+        topology, codecs = resolve(Job("sim", [operator], epoch=timedelta(milliseconds=20))), AvroCodecs()
         settings = Settings(epoch=EpochSettings(poll_records=4), failure=FailureSettings(successor_wait_ms=100))
         description = describe(topology, lambda kind: codecs.value(kind).schema)
         rules = Rules(settings.failure, expected_workers=1, linger_ms=100)
         self.world = World()
-        self.world.log.create_topics([TopicSpec("payments", 1), TopicSpec("totals", 1)])
+        self.world.log.create_topics([TopicSpec("payments", 1), TopicSpec("names", 1), TopicSpec("totals", 1)])
         blueprint = Blueprint(topology, description, settings, codecs, rules)
         self.cluster = Cluster(self.world, blueprint, QuickSupervision(), _Events())
 
@@ -56,6 +58,11 @@ class Bounded:
         for number in range(first, last + 1):
             message = Fed("payments", "x1", Payment(number, 1)).message(self.cluster.blueprint.codecs)
             self.world.log.report("payments", {**message, "partition": 0})
+
+    def write(self, topic: str, record: Any) -> None:
+        """A record of the same account, for any topic."""
+        value = self.cluster.blueprint.codecs.value(type(record)).encode(record)
+        self.world.log.report(topic, {"key": b"x1", "value": value, "partition": 0})
 
     def paid(self) -> list[int]:
         """The committed outputs, by the number of their payment."""
@@ -112,3 +119,35 @@ def test_a_worker_that_missed_the_end_of_one_run_does_all_of_the_next() -> None:
     run.until(lambda: second not in run.world.running())
     assert second.result == 0
     assert run.paid() == list(range(1, 21))
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    text: str
+
+
+class Named(Operator[str], uid="named"):
+    """Gives each payment the name that a table has for its account."""
+
+    payments = Input(Payment, topic="payments")
+    names = Table(Name, topic="names")
+    totals = Output(Name, topic="totals")
+
+    @payments.each
+    def name(self, _payment: Payment, _ctx: Context) -> None:
+        self.totals.emit(self.names.get() or Name("nobody"))
+
+
+def test_a_table_that_grows_during_the_run_does_not_hold_it_up() -> None:
+    """It is read to the end that the run has for it, not to the one that it has when the tile starts to run."""
+    run = Bounded(Named)
+    run.write("names", Name("first"))
+    run.feed(1, 3)
+    leader = run.lead(until_end=True)
+    run.cluster.start_worker("w")
+    run.until(run.cluster.plan)
+    run.write("names", Name("second"))
+    run.until(lambda: leader not in run.world.running())
+    assert leader.result == 0
+    values = [record.value or b"" for record in run.world.log.records(TopicPartition("totals", 0))]
+    assert run.cluster.blueprint.codecs.value(Name).decode_many(values) == [Name("first")] * 3
