@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from kstate.api.specs import InputSpec
 from kstate.errors import ConfigError, DecodeError
@@ -57,6 +57,14 @@ class Admission:
         unheard = Rejects(self._uid, 0)
         decoded = self._plausible(given, self._decoders[given.topic].decode(foreign, unheard), clock_ms, unheard)
         return list(zip(decoded.batch.offsets, decoded.event_times, strict=True))
+
+    @staticmethod
+    def counting(given: InputSpec, times: Sequence[int], clock_ms: int) -> Sequence[int]:
+        """The event times that count: those of records that an operator handles though it would refuse them if it went
+        by event time do not. A later version of it may, and goes on from the marked watermark.
+        """
+        latest = clock_ms + given.ahead_ms
+        return times if not times or max(times) <= latest else [time for time in times if time <= latest]
 
     def _plausible(self, given: InputSpec, decoded: Decoded, clock_ms: int, rejects: Rejects) -> Decoded:
         """Without records whose event time would make all others late, or is none."""

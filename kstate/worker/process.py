@@ -179,7 +179,7 @@ class Processor:
             self._handling.start(decoded, entries, still(piece, len(decoded.records)) if self.tracks_time else None)
             self._handling.all(self._calls[given.topic])
             if not given.internal and given.table is None:
-                piece.watermarks.take(given.topic, times)
+                piece.watermarks.take(given.topic, admission.counting(given, times, self.cursor.clock_ms))
             return None
         watermarks = still(piece, len(decoded.records)) if line is None else line.at(decoded)
         self._handling.start(decoded, entries, watermarks)

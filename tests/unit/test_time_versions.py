@@ -1,4 +1,4 @@
-"""A `ttl=` that a version of a job adds or takes away; local stores are kept, or lost."""
+"""What versions of a job change about time: a `ttl=` that comes or goes, event time that nobody went by before."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kstate import Context, Input, Job, ListState, MapState, Operator, Output, Tumbling, ValueState, Window, WindowState
-from tests.support.versions import Deployment
+from tests.support.versions import CODECS, Deployment
 
 START = 1_000_000
 
@@ -70,3 +70,38 @@ def test_a_ttl_may_come_and_go(ttls: tuple[bool, ...], last: int, keep_stores: b
             at.settle()
         at.stop("w", "leader")
     assert at.read("seen", Put)[-1].number == last
+
+
+def counting(*, timed: bool) -> Job:
+    """Counts in windows, or does not go by event time at all."""
+
+    class Counter(Operator[str], uid="counter"):
+        puts = Input(Put, topic="puts")
+        seen = Output(Put, topic="seen", timestamp="now")
+        if timed:
+            counts = WindowState(int, Tumbling(timedelta(seconds=1)), default=0)
+
+            @counts.closes
+            def closed(self, _count: int, _window: Window, _ctx: Context) -> None: ...
+
+        @puts.each
+        def put(self, put: Put, _ctx: Context) -> None:
+            if timed:
+                open_yet = self.counts.update(lambda count: count + 1)
+                self.seen.emit(Put(int(open_yet), put.at))
+
+    return Job("later", [Counter], epoch=timedelta(milliseconds=50))
+
+
+def test_an_operator_that_learns_of_event_time_does_not_begin_in_the_far_future() -> None:
+    """A timestamp that it would refuse now was handled by the version before, and must not make all others late."""
+    at = Deployment(["puts", "seen"], partitions=1, workers=1)
+    for timed, offsets in ((False, (0, 10**12)), (True, (0,))):
+        at.start(at.version(counting(timed=timed)), "leader", "w")
+        at.settle()
+        for offset in offsets:
+            value, timestamp = CODECS.value(Put).encode(Put(1, 1)), at.world.clock.time_ms() + offset
+            at.world.log.report("puts", {"key": b"a", "value": value, "partition": 0, "timestamp": timestamp})
+        at.settle()
+        at.stop("w", "leader")
+    assert [put.number for put in at.read("seen", Put)] == [1]
