@@ -96,10 +96,11 @@ def on_a_broker(made: Cluster, phases: Phases) -> dict[str, list[Output]]:
             made.order(worker, order)
         run = made.command(f"run-{phase}", "run", JOB, "--workers", "2", "--until-end")
         assert run.wait(180) == 0, made.report()
-        for worker, order in kills[phase].items():
-            killed = made.deeds(worker)[-1]
-            assert (killed.step, killed.deed) == (order.at, Deed.KILL.value)
-            assert killed.hand > 0, "it had no uncommitted work"
+    killed = [event for event in made.events() if event.deed == Deed.KILL.value]
+    assert Counter((event.worker, event.step) for event in killed) == Counter(
+        (worker, order.at) for orders in kills for worker, order in orders.items()
+    )
+    assert all(event.hand > 0 for event in killed), "one had no uncommitted work"
     assert [letter for uid in UIDS for letter in made.records(dlq_topic(made.app, uid))] == []
     return {topic: [(seen.key, seen.value, seen.timestamp) for seen in committed(server, topic)] for topic in OUTPUTS}
 

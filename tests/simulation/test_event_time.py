@@ -18,6 +18,8 @@ from random import Random
 import pytest
 
 from kstate import UNKNOWN_TIME, Job
+from kstate.config import EpochSettings
+from kstate.plan import TopicPartition
 from tests.support.event_bench import PLAIN, Bench, Treatment, some_treatment
 from tests.support.event_cluster import CODECS, Circumstances, Message, Run, some_circumstances
 from tests.support.event_jobs import (
@@ -35,7 +37,7 @@ from tests.support.event_jobs import (
 from tests.support.event_model import Model, Outcome, rows
 from tests.support.event_totals import PARTITIONS, placed, totals_fault
 
-SEEDS = range(int(os.environ.get("KSTATE_EVENT_SEEDS", "30")))
+SEEDS = range(int(os.environ.get("KSTATE_EVENT_SEEDS", "24")))
 JOB = Job("everything", [Everything], epoch=timedelta(milliseconds=20), idle=timedelta(hours=5))
 """Nothing is idle in these runs: that would move watermarks by the clock."""
 
@@ -225,6 +227,19 @@ def test_an_epoch_that_is_full_amid_due_timers_goes_on_where_it_stopped(chunk: i
     calls = [(h.what, h.watermark) for h in answers(*given, treatment=how) if re.fullmatch(r"record|alarm 1\d", h.what)]
     rung = [(f"alarm {10 + tag}", 288) for tag in range(BURST) if tag != 2]  # the first cancels the third
     assert calls == [("record", 88), *rung, ("record", 288)]
+
+
+def test_timers_that_fire_without_a_record_fill_epochs_too() -> None:
+    """An idle input makes many due at once: they are committed in several transactions, not in one of any size."""
+    job = Job("everything", [Everything], epoch=timedelta(milliseconds=20), idle=timedelta(milliseconds=100))
+    how = Circumstances(epoch=EpochSettings(bytes_max=1), chunk=2)
+    given = [Given("ann", Event(1, 100, "burst", 3))]
+    run = Run(job, {"events": 1, "heard": 1}, placed_in_one(given), how, Random(1))
+    run.work_off()
+    records = run.world.log.records(TopicPartition("heard", 0))
+    told = CODECS.value(Heard).decode_many([record.value or b"" for record in records])
+    rung = [record for record, answer in zip(records, told, strict=True) if answer.what.startswith("alarm 1")]
+    assert len({id(record.transaction) for record in rung}) >= BURST / 2
 
 
 def test_nothing_is_known_before_the_first_record() -> None:

@@ -18,6 +18,8 @@ from kstate import (
     Context,
     Hopping,
     Input,
+    ListState,
+    MapState,
     Operator,
     Output,
     Session,
@@ -73,6 +75,8 @@ class Everything(Operator[str], uid="everything"):
     events = Input(Event, topic="events", event_time="ts", lateness=_ms(LATENESS_MS))
     heard = Output(Heard, topic="heard")
     last = ValueState(int, ttl=_ms(TTL_MS))
+    ids = ListState(int, ttl=_ms(TTL_MS))
+    acts = MapState(str, int, ttl=_ms(2 * TTL_MS))
     alarm = Timer()
     alarms = TimerMap(int)
     tumbling = WindowState(int, Tumbling(_ms(10)), default=0)
@@ -82,11 +86,14 @@ class Everything(Operator[str], uid="everything"):
     @events.each
     def hear(self, event: Event, ctx: Context) -> None:
         self._tell("record", event.id, ctx)
+        self.ids.append(event.id)
+        self.acts[event.act] = event.id
         match event.act:
             case "set":
                 self.last.set(event.id)
             case "pop":
                 self.last.pop()
+                self.acts.pop("set")
             case "after":
                 self.alarm.set(after=_ms(event.n))
             case "past":
@@ -115,6 +122,7 @@ class Everything(Operator[str], uid="everything"):
             self.alarms.set(3, at=max(1, at - 2))
         if at % 5 == 0:
             self.last.set(-at)
+            self.ids.clear()
         if at % 4 == 0:
             self.alarm.set(after=_ms(9))
         if at % 7 == 0:
@@ -139,6 +147,7 @@ class Everything(Operator[str], uid="everything"):
         self._tell(f"hopping {window.start}", n, ctx)
         if n > 3:
             self.last.set(n)
+            self.ids.extend((-n, -window.start))
 
     @session.closes
     def close_session(self, ids: tuple[int, ...], window: Window, ctx: Context) -> None:
@@ -154,7 +163,8 @@ class Everything(Operator[str], uid="everything"):
     def _tell(self, what: str, number: int, ctx: Context) -> None:
         open_ = [[tuple(w), n] for state in (self.tumbling, self.hopping) for w, n in state.items()]
         sessions = [(tuple(w), n) for w, n in self.session.items()]
-        seen = f"{self.last.get()} {self.alarm.get()} {list(self.alarms.items())} {open_} {sessions}"
+        kept = f"{self.last.get()} {self.ids.get()} {list(self.acts.items())}"
+        seen = f"{kept} {self.alarm.get()} {list(self.alarms.items())} {open_} {sessions}"
         self.heard.emit(Heard(what, number, ctx.event_time, ctx.watermark, seen))
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from kstate import UNKNOWN_TIME, Hopping, Job, Operator, Session, Tumbling, Window
 from kstate.adapters.avro import AvroCodecs
-from kstate.api.specs import OperatorSpec, StateSpec, TimerSpec, ValueSpec, WindowSpec
+from kstate.api.specs import ListSpec, MapSpec, OperatorSpec, StateSpec, TimerSpec, ValueSpec, WindowSpec
 from kstate.api.topology import resolve
 from tests.support.event_jobs import FAR_AHEAD, Event, Given, Heard
 
@@ -89,6 +89,14 @@ class Model:
         """Of the present key."""
         return self.states.setdefault(self.key, {}).setdefault(name, {})
 
+    def sees(self, at: int) -> bool:
+        """Whether what expires then is still there."""
+        return self.event_time < at and self.watermark < at
+
+    def expiry(self, ttl_ms: int | None) -> int:
+        """When what is set now expires."""
+        return 1 << 62 if ttl_ms is None else self.event_time + ttl_ms
+
     # -- what happens
 
     def _fire(self) -> None:
@@ -136,6 +144,10 @@ class Model:
         match state:
             case ValueSpec():
                 return _Value(self, state)
+            case ListSpec():
+                return _List(self, state)
+            case MapSpec():
+                return _Map(self, state)
             case TimerSpec():
                 return _Timers(self, state)
             case WindowSpec():
@@ -149,19 +161,54 @@ class _Value:
         self._model, self._spec = model, spec
 
     def get(self) -> Any:
-        at, value = self._model.cells(self._spec.name).get(None, (0, self._spec.default))
-        alive = self._model.event_time < at and self._model.watermark < at
-        return value if alive else self._spec.default
+        at, value = self._model.cells(self._spec.name).get(None, (0, None))
+        return value if self._model.sees(at) else self._spec.default
 
     def set(self, value: Any) -> None:
-        ttl = self._spec.ttl_ms
-        at = 1 << 62 if ttl is None else self._model.event_time + ttl
-        self._model.cells(self._spec.name)[None] = (at, value)
+        self._model.cells(self._spec.name)[None] = (self._model.expiry(self._spec.ttl_ms), value)
 
     def pop(self) -> Any:
         value = self.get()
         self._model.cells(self._spec.name).clear()
         return value
+
+
+class _List:
+    """By number."""
+
+    def __init__(self, model: Model, spec: ListSpec) -> None:
+        self._model, self._spec = model, spec
+
+    def get(self) -> tuple[Any, ...]:
+        cells = self._model.cells(self._spec.name)
+        return tuple(value for _, (at, value) in sorted(cells.items()) if self._model.sees(at))
+
+    def append(self, value: Any) -> None:
+        cells = self._model.cells(self._spec.name)
+        cells[max(cells, default=0) + 1] = (self._model.expiry(self._spec.ttl_ms), value)
+
+    def extend(self, values: Iterable[Any]) -> None:
+        for value in values:
+            self.append(value)
+
+    def clear(self) -> None:
+        self._model.cells(self._spec.name).clear()
+
+
+class _Map:
+    def __init__(self, model: Model, spec: MapSpec) -> None:
+        self._model, self._spec = model, spec
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._model.cells(self._spec.name)[key] = (self._model.expiry(self._spec.ttl_ms), value)
+
+    def items(self) -> Iterator[tuple[Any, Any]]:
+        cells = self._model.cells(self._spec.name)
+        in_order = sorted(cells.items(), key=lambda item: _CODECS.key(str).encode(item[0]))
+        return iter([(key, value) for key, (at, value) in in_order if self._model.sees(at)])
+
+    def pop(self, key: Any) -> None:
+        self._model.cells(self._spec.name).pop(key, None)
 
 
 class _Timers:
