@@ -9,7 +9,7 @@ ends its time goes on so far that every order either has its customer, or was gi
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from random import Random
@@ -145,14 +145,6 @@ def _row(topic: str, key: str | None, record: Any, partition: int = 0) -> Row:
     key_bytes = None if key is None else key.encode()
     place = partition if key_bytes is None else partition_of(key_bytes, PARTITIONS)
     return Row(topic, place, key_bytes, None if record is None else _CODECS.value(type(record)).encode(record))
-
-
-def by_partition(rows: Iterable[Row]) -> dict[tuple[str, int], list[tuple[bytes | None, bytes | None]]]:
-    """(Topic, partition) → its (key, value) pairs in order."""
-    found: dict[tuple[str, int], list[tuple[bytes | None, bytes | None]]] = {}
-    for row in rows:
-        found.setdefault((row.topic, row.partition), []).append((row.key, row.value))
-    return found
 
 
 sabotage.install()
