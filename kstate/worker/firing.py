@@ -133,6 +133,8 @@ class Firing:
                 return
             (entry,) = cache.entries([item.key], store, _admit)
             index = self._index.get(item.name)
+            if index is not None and agenda is not cursor.piece.agendas[self._columns[index].timeline or "ttl"]:
+                continue  # of a state of the same name in another version of the job
             if index is not None and not self._columns[index].expiring:
                 continue  # it had a ttl in another version of the job, and may have one again
             if index is None or cache.expiry(entry, index, item.subkey, store) != item.at:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from kstate.errors import KstateError
@@ -26,9 +26,18 @@ class Load:
         """The transactional id is open: heartbeats may begin (S3)."""
         self._opened = True
 
-    def publish(self, plan_version: int, shards: Iterable[OwnedShard], restoring: Iterable[Tile]) -> None:
-        """Take a new snapshot; what it says of progress is committed, also in mid-epoch."""
-        running = [_running(shard, piece) for shard in shards for piece in shard.pieces]
+    def publish(
+        self,
+        plan_version: int,
+        shards: Iterable[OwnedShard],
+        restoring: Iterable[Tile],
+        unfinished: Collection[Piece] = (),
+    ) -> None:
+        """Take a new snapshot; what it says of progress is committed, also in mid-epoch.
+
+        Of `unfinished` pieces it says none: they may stand at their ends and still have something to emit.
+        """
+        running = [_running(shard, piece, told=piece not in unfinished) for shard in shards for piece in shard.pieces]
         waiting = [TileReport(t.shard, t.key_range, t.grant, "restoring", 0, {}) for t in restoring]
         self.snapshot = replace(self.snapshot, plan_version=plan_version, tiles=(*running, *waiting))
 
@@ -48,9 +57,9 @@ class Load:
         log.report(self._topic, {"value": encode_report(replace(self.snapshot, sequence=self._beats)), "partition": 0})
 
 
-def _running(shard: OwnedShard, piece: Piece) -> TileReport:
+def _running(shard: OwnedShard, piece: Piece, *, told: bool) -> TileReport:
     """Committed progress; live progress where the running epoch has nothing to commit (only control records passed)."""
     newest = shard.lineage.get(piece.key_range.lo)
     progress = piece.progress if not piece.touched else newest.progress if newest else shard.starts
     epoch = newest.epoch if newest else 0
-    return TileReport(shard.shard, piece.key_range, piece.grant, "running", epoch, dict(progress))
+    return TileReport(shard.shard, piece.key_range, piece.grant, "running", epoch, dict(progress) if told else {})

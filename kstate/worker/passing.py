@@ -40,23 +40,32 @@ class Passing:
             for piece in shard.pieces:
                 if piece.idle_at is None:  # what has passed before is in its marker, or was never seen by this process
                     piece.idle_at = now
-            if processor.tracks_time and idle:
-                done = self._pass_idle(shard, processor, idle) or done
+            if processor.tracks_time and idle and not self._tiles.bounded:
+                self._pass_idle(shard, processor, idle)
+            if processor.tells_time:
+                done = self._tell(shard) or done
             done = processor.tick(shard) or done
         return done
 
-    def _pass_idle(self, shard: OwnedShard, processor: Processor, idle: Collection[TopicPartition]) -> bool:
-        """Let the watermark go on where there is nothing to read; whether there is something to tell downstream."""
+    def _tell(self, shard: OwnedShard) -> bool:
+        """Where there is something to tell downstream that no record brought, an epoch does."""
+        told = False
+        for piece in shard.pieces:
+            if not piece.touched and piece.has_news:
+                piece.touched = told = True
+        return told
+
+    def _pass_idle(self, shard: OwnedShard, processor: Processor, idle: Collection[TopicPartition]) -> None:
+        """Let the watermark go on where there is nothing to read.
+
+        Not in a bounded run: its results must not depend on how long it takes.
+        """
         sources = [TopicPartition(topic, shard.shard.partition) for topic in processor.external_topics]
         since = {source.topic: self._idle.since(source) for source in sources if source in idle}
-        told = False
         for piece in shard.pieces:
             piece.watermarks.set_idle(*since)
             if piece.watermarks.idle and len(since) == len(sources):  # seen so by this process, for all of them
                 self._go_on(piece, max(since.values(), default=self._clock.monotonic()))
-            if processor.tells_time and not piece.touched and piece.has_news:
-                piece.touched = told = True
-        return told
 
     def _go_on(self, piece: Piece, idle_since: float) -> None:
         """By the clock's rate, from where the watermark stood when the last input became idle."""

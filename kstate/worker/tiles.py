@@ -21,7 +21,7 @@ from kstate.worker.assembly import Assembly
 from kstate.worker.edges import WorkerEdges
 from kstate.worker.lifecycle import RETRY
 from kstate.worker.load import Load
-from kstate.worker.ownership import OwnedShard
+from kstate.worker.ownership import OwnedShard, Piece
 from kstate.worker.process import Processor
 from kstate.worker.source import Inputs
 from kstate.worker.surroundings import Surroundings
@@ -137,7 +137,35 @@ class Tiles:
 
     def publish(self) -> None:
         """Let the next heartbeat tell how all tiles stand."""
-        self._load.publish(self.plan.version if self.plan else 0, self.shards.values(), self._adoptions.tiles())
+        unfinished = self._unfinished() if self.bounded else frozenset()
+        version = self.plan.version if self.plan else 0
+        self._load.publish(version, self.shards.values(), self._adoptions.tiles(), unfinished)
+
+    @property
+    def bounded(self) -> bool:
+        """The run ends at the ends that the plan names."""
+        return self.plan is not None and self.plan.bounded
+
+    def _unfinished(self) -> frozenset[Piece]:
+        """The pieces of a bounded run that have more to do than to read: what is due, what is to be told downstream.
+
+        An input that was empty up to its end holds nobody up: nothing will come that could tell its time.
+        """
+        unfinished = set()
+        for shard in self.shards.values():
+            processor = self.processors[shard.shard.operator]
+            for piece in shard.pieces:
+                piece.watermarks.set_idle(
+                    *(t for t in processor.external_topics if self._told_nothing(shard, piece, t))
+                )
+                due = piece.agendas.event.next_at <= piece.watermarks.current
+                if due or (processor.tells_time and piece.has_news):
+                    unfinished.add(piece)
+        return frozenset(unfinished)
+
+    def _told_nothing(self, shard: OwnedShard, piece: Piece, topic: str) -> bool:
+        end = self._ends.get((shard.shard.operator, TopicPartition(topic, shard.shard.partition)))
+        return end is not None and piece.progress[topic] >= end and not piece.watermarks.knows(topic)
 
     def close(self) -> None:
         """An orderly stop: the operators may clean up."""

@@ -62,6 +62,10 @@ class Watermarks:
         """No input has anything to read."""
         return len(self._idle) == len(self._inputs) and all(stream.idle for stream in self._streams.values())
 
+    def knows(self, topic: str) -> bool:
+        """Whether a record of this users' topic ever told a time."""
+        return self._inputs[topic] != UNKNOWN_TIME
+
     def over(self, topic: str, event_times: Sequence[int]) -> list[int]:
         """The watermark at each of the next records of an input, after it advanced by that record; changes nothing."""
         own = self._inputs.get(topic)

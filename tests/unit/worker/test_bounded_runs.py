@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from kstate import Context, Input, Operator, Output, Table
+import pytest
+
+from kstate import Context, Input, Operator, Output, Table, TimerMap, Tumbling, Window, WindowState
 from kstate.adapters.avro import AvroCodecs
 from kstate.api.describe import describe
 from kstate.api.job import Job
@@ -16,6 +18,7 @@ from kstate.api.topology import resolve
 from kstate.config import EpochSettings, FailureSettings, Settings
 from kstate.coordinator.core import Rules
 from kstate.interfaces import TopicSpec
+from kstate.keyspace import partition_of
 from kstate.plan import Plan, TopicPartition
 from kstate.testing.cluster import Blueprint, Cluster, QuickSupervision
 from kstate.testing.sample_job import Balance, Fed, Payment, Totals
@@ -36,13 +39,15 @@ class _Events:
 class Bounded:
     """One worker and one leader at a time, one input partition; `feed` writes, `paid` is what came out."""
 
-    def __init__(self, operator: type[Operator[Any]] = Totals) -> None:
-        topology, codecs = resolve(Job("sim", [operator], epoch=timedelta(milliseconds=20))), AvroCodecs()
-        settings = Settings(epoch=EpochSettings(poll_records=4), failure=FailureSettings(successor_wait_ms=100))
+    def __init__(self, *operators: type[Operator[Any]], partitions: int = 1) -> None:
+        job = Job("sim", operators or [Totals], epoch=timedelta(milliseconds=20))
+        topology, codecs = resolve(job), AvroCodecs()
+        failure = FailureSettings(successor_wait_ms=100)
+        settings = Settings(epoch=EpochSettings(poll_records=4), failure=failure, stream_partitions=2)
         description = describe(topology, lambda kind: codecs.value(kind).schema)
         rules = Rules(settings.failure, expected_workers=1, linger_ms=100)
         self.world = World()
-        self.world.log.create_topics([TopicSpec("payments", 1), TopicSpec("names", 1), TopicSpec("totals", 1)])
+        self.world.log.create_topics([TopicSpec("payments", partitions), TopicSpec("names", 1), TopicSpec("totals", 1)])
         blueprint = Blueprint(topology, description, settings, codecs, rules)
         self.cluster = Cluster(self.world, blueprint, QuickSupervision(), _Events())
 
@@ -63,6 +68,13 @@ class Bounded:
         """A record of the same account, for any topic."""
         value = self.cluster.blueprint.codecs.value(type(record)).encode(record)
         self.world.log.report(topic, {"key": b"x1", "value": value, "partition": 0})
+
+    def complete(self) -> None:
+        """Run from the first record to the end that is there now."""
+        leader = self.lead(until_end=True)
+        self.cluster.start_worker("w")
+        self.until(lambda: leader not in self.world.running())
+        assert leader.result == 0
 
     def paid(self) -> list[int]:
         """The committed outputs, by the number of their payment."""
@@ -151,3 +163,84 @@ def test_a_table_that_grows_during_the_run_does_not_hold_it_up() -> None:
     assert leader.result == 0
     values = [record.value or b"" for record in run.world.log.records(TopicPartition("totals", 0))]
     assert run.cluster.blueprint.codecs.value(Name).decode_many(values) == [Name("first")] * 3
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    start: int
+    total: int
+
+
+SECOND = timedelta(seconds=1)
+
+
+class ByAmount(Operator[int], uid="by-amount"):
+    """Two stages: payments of an amount per second, then all that closed in a second."""
+
+    payments = Input(Payment, topic="payments", rekey="amount", event_time=lambda payment: payment.id)
+    sums = Output(Sum, key=lambda closed: closed.start)
+    n = WindowState(int, Tumbling(SECOND), default=0)
+
+    @payments.each
+    def add(self, _payment: Payment, _ctx: Context) -> None:
+        self.n.update(lambda n: n + 1)
+
+    @n.closes
+    def report(self, n: int, window: Window, _ctx: Context) -> None:
+        self.sums.emit(Sum(window.start, n))
+
+
+class All(Operator[int], uid="all"):
+    sums = Input(ByAmount.sums)
+    totals = Output(Sum, topic="totals")
+    total = WindowState(int, Tumbling(SECOND), default=0)
+
+    @sums.each
+    def add(self, closed: Sum, _ctx: Context) -> None:
+        self.total.update(lambda total: total + closed.total)
+
+    @total.closes
+    def report(self, total: int, window: Window, _ctx: Context) -> None:
+        self.totals.emit(Sum(window.start, total))
+
+
+def test_an_empty_partition_holds_back_no_window_of_a_bounded_run() -> None:
+    """Nothing will ever tell its time; the watermark is not raised, so the last window stays open."""
+    run = Bounded(ByAmount, All, partitions=2)
+    for second in range(1, 6):
+        for amount in range(10):
+            message = Fed("payments", "x1", Payment(second * 1_000 + amount, amount)).message(
+                run.cluster.blueprint.codecs
+            )
+            run.world.log.report("payments", {**message, "partition": partition_of(b"x1", 2)})
+    run.complete()
+    values = [record.value or b"" for record in run.world.log.records(TopicPartition("totals", 0))]
+    sums = run.cluster.blueprint.codecs.value(Sum).decode_many(values)
+    assert sorted(sums, key=lambda s: s.start) == [Sum(second * 1_000, 10) for second in range(1, 5)]
+
+
+class Burst(Operator[str], uid="burst"):
+    """Sets more timers than one epoch fires, all of them in the past."""
+
+    payments = Input(Payment, topic="payments", event_time=lambda payment: 1_000_000)
+    totals = Output(Sum, topic="totals")
+    marks = TimerMap(int)
+
+    @payments.each
+    def start(self, payment: Payment, _ctx: Context) -> None:
+        for tag in range(5_000):
+            self.marks.set(tag, at=1 + tag)
+
+    @marks.fires
+    def fire(self, tag: int, _ctx: Context) -> None:
+        self.totals.emit(Sum(tag, 0))
+
+
+def test_a_bounded_run_is_not_over_before_what_is_due_has_fired(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All input is read, and every epoch is full after a few timers."""
+    monkeypatch.setattr("kstate.worker.firing.CHUNK", 10)
+    monkeypatch.setattr("kstate.worker.running_epoch.RunningEpoch.due", lambda self: not self.empty)
+    run = Bounded(Burst)
+    run.feed(1, 1)
+    run.complete()
+    assert len(run.world.log.records(TopicPartition("totals", 0))) == 5_000
