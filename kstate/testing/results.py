@@ -14,7 +14,7 @@ from kstate.state.restore import RestoreTarget, restore
 from kstate.state.values import split_value
 from kstate.testing.cluster import Cluster
 from kstate.testing.memory_store import MemoryStore
-from kstate.testing.sample_job import PARTITIONS, Balance, Counted, Expected
+from kstate.testing.sample_job import PARTITIONS, STATES, Balance, Counted, Expected
 from kstate.testing.violations import Kind, Violation
 
 
@@ -90,7 +90,7 @@ def state_violations(cluster: Cluster, expected: Expected) -> Iterator[Violation
             if (t.shard.operator, t.shard.partition) == (uid, partition) and slot in t.key_range
         )
         name = owners.get(owner or "")
-        (state_id,) = (number for (operator, _), number in plan.registry.states.items() if operator == uid)
+        state_id = plan.registry.states[uid, STATES[uid]]
         stored_key = shard_prefix(plan.registry.operators[uid], partition) + key_suffix(slot, state_id, key_bytes)
         stores = {"restored": restored} | ({f"local, at {owner}": cluster.stores[name]} if name is not None else {})
         for where, store in stores.items():

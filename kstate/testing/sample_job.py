@@ -20,12 +20,15 @@ from kstate.api.job import Job
 from kstate.api.operator import Operator
 from kstate.api.state import ValueState
 from kstate.api.streams import Input, Output
+from kstate.api.timers import Timer
 from kstate.interfaces import Codecs, OutMessage
 from kstate.keyspace import partition_of
 
 PARTITIONS = 2
 WORDS = ("cat", "dog", "emu", "fox", "hen")
 """Few keys, in both partitions and in both halves of the slots."""
+PAUSE = timedelta(milliseconds=50)
+"""How many of these there are depends on the schedule; that nothing else does is what counts."""
 ACCOUNTS = ("x1", "x2", "x4", "x6")
 
 
@@ -103,13 +106,23 @@ class Totals(Operator[str], uid="totals"):
     payments = Input(Payment, topic="payments")
     totals = Output(Balance, topic="totals")
     total = ValueState(int, default=0)
+    pause = Timer(clock="processing")
+    pauses = ValueState(int, default=0)
 
     @payments.each
     def add(self, payment: Payment, _: Context) -> None:
         total = self.total.get() + payment.amount
         self.total.set(total)
         self.totals.emit(Balance(self.key, payment.id, total))
+        self.pause.set(after=PAUSE)
 
+    @pause.fires
+    def rest(self, _: Context) -> None:
+        self.pauses.set(self.pauses.get() + 1)
+
+
+STATES: Mapping[str, str] = {"count": "seen", "totals": "total"}
+"""Of each operator with state, the one whose value is known."""
 
 JOB = Job("sim", [Split, Count, Totals], epoch=timedelta(milliseconds=20))
 TOPICS: Mapping[str, int] = {"lines": PARTITIONS, "payments": PARTITIONS, "counts": PARTITIONS, "totals": PARTITIONS}
