@@ -140,6 +140,9 @@ class Input(Declaration[InputOptions], Generic[R]):
                 f"Input({source}) takes rekey= only, not {', '.join(f'{name}=' for name in foreign)}: time, format and "
                 "place of these records are decided where they are read from a topic first."
             )
+        if unknown := sorted(options.keys() - set(InputOptions.__match_args__)):
+            known = ", ".join(f"{name}=" for name in InputOptions.__match_args__[1:])
+            raise TypeError(f"Input() has no option {', '.join(f'{name}=' for name in unknown)}: they are {known}")
         self.declared = InputOptions(source, **options)
         self.handlers: tuple[Callable[[Any, Any, Context], None], ...] = ()
         self.batch_handlers: tuple[Callable[[Any, Any, BatchContext], None], ...] = ()

@@ -6,10 +6,13 @@ import importlib
 import os
 import sys
 import traceback
+from pathlib import Path
 from types import ModuleType
 
 from kstate.api.job import Job
 from kstate.errors import ConfigError
+
+_OURS = f"{Path(__file__).parents[1]}{os.sep}"
 
 
 def load_job(reference: str) -> Job:
@@ -50,7 +53,8 @@ def _imported(name: str) -> ModuleType:
 def _broken(name: str, error: Exception) -> ConfigError:
     """An import that failed inside user code: the last place of theirs matters, not ours."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    place = f" at {frames[-1].filename}:{frames[-1].lineno}" if len(frames) > 1 else ""
+    theirs = [frame for frame in frames if not frame.filename.startswith(_OURS)]
+    place = f" at {theirs[-1].filename}:{theirs[-1].lineno}" if theirs else ""
     return ConfigError(
         f"Module {name!r} cannot be imported: {type(error).__name__}: {error}{place}.", hint="mend the module."
     )

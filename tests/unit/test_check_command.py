@@ -253,6 +253,13 @@ def test_a_reference_that_leads_nowhere_says_where_it_ends(project: Path, refere
     assert "Traceback" not in output
 
 
+def test_a_refused_option_is_shown_where_the_user_wrote_it(project: Path) -> None:
+    """Its name, those that there are, and the line of the job's module, not that of kstate."""
+    project.joinpath("misspelt.py").write_text(HEAD.replace('topic="lines"', 'topic="lines", event_tiem="at"'))
+    with pytest.raises(ConfigError, match=r"no option event_tiem=: they are topic=, key=.*misspelt\.py:11\."):
+        load_job("misspelt:job")
+
+
 def test_a_broken_module_is_named_with_its_line(project: Path) -> None:
     """Where the user has to look."""
     project.joinpath("broken2.py").write_text("\n1 / 0\n")
