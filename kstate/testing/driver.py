@@ -93,6 +93,8 @@ class DeadLetter:
 class Driver:
     """Runs one job for one test; use it as a context manager.
 
+    Its clock begins at a fixed instant, 2025-06-15T15:06:40Z (`VirtualClock`), and moves when the engine waits and by
+    `advance`. Event times more than `ahead=` beyond it are dead letters: take earlier ones, or advance first.
     Input topics have as many partitions as there are `workers`, output topics have one, so that `read` sees results in
     the order in which they were committed.
     """
