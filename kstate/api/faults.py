@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -66,8 +67,13 @@ class Faults:
         if not callable(value):
             self.add(where, f"{option}{value!r}", "name a field of the record, or give a function of the record")
 
-    def handler(self, where: str, cls: type[Any], handlers: Sequence[Callable[..., Any]], decorator: str) -> Any:
-        """The one handler, None after a fault; a subclass that overrides the method by its name is heard."""
+    def handler(
+        self, where: str, cls: type[Any], handlers: Sequence[Callable[..., Any]], decorator: str, arguments: str
+    ) -> Any:
+        """The one handler, None after a fault; a subclass that overrides the method by its name is heard.
+
+        `arguments`: what it is called with behind self, for people.
+        """
         if len(handlers) != 1:
             what = f"it has {len(handlers)} handlers" if handlers else "it has no handler"
             mend = f"decorate exactly one method with @{decorator} (an inherited one: {decorator}(Base.method))"
@@ -75,7 +81,26 @@ class Faults:
             return None
         name = getattr(handlers[0], "__name__", "")
         overridable = any(vars(base).get(name) is handlers[0] for base in cls.__mro__)
-        return getattr(cls, name) if overridable else handlers[0]
+        handler = getattr(cls, name) if overridable else handlers[0]
+        if fault := _call_fault(handler, arguments):
+            self.add(where, *fault)
+            return None
+        return handler
+
+
+def _call_fault(handler: Callable[..., Any], arguments: str) -> tuple[str, str] | None:
+    """Why calling a handler would do nothing, or fail every time; and the mend."""
+    name = f"its handler {getattr(handler, '__name__', repr(handler))}()"
+    if inspect.iscoroutinefunction(handler):
+        return f"{name} is async, and nobody would await it", "write def; the engine overlaps its own input and output"
+    if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
+        return f"{name} is a generator, and nobody would run it", "emit: self.output.emit(record) instead of yield"
+    try:
+        inspect.signature(handler).bind(None, *arguments.split(", "))
+    except (TypeError, ValueError):
+        taken = ", ".join(inspect.signature(handler).parameters)
+        return f"{name} takes ({taken}), and is called with (self, {arguments})", f"def …(self, {arguments})"
+    return None
 
 
 def returned_type(function: Callable[..., Any]) -> Any:

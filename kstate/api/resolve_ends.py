@@ -29,8 +29,10 @@ def input_spec(app: str, cls: type[Operator[Any]], declared: Input[Any], key_typ
         faults.choice(where, name, format_, WireFormat)
     faults.choice(where, "partitioner", options.partitioner, Partitioner)
     batch, attribute = bool(declared.batch_handlers), declared.attribute
-    decorator = f"{attribute}.batch" if batch and not declared.handlers else f"{attribute}.each"
-    handler = faults.handler(where, cls, (*declared.handlers, *declared.batch_handlers), decorator)
+    decorator, taken = f"{attribute}.each", "record, ctx"
+    if batch and not declared.handlers:
+        decorator, taken = f"{attribute}.batch", "records, ctx"
+    handler = faults.handler(where, cls, (*declared.handlers, *declared.batch_handlers), decorator, taken)
     return replace(
         spec,
         key_field=options.key,
@@ -53,7 +55,7 @@ def table_spec(cls: type[Operator[Any]], declared: Table[Any], faults: Faults) -
         faults.choice(where, name, format_, WireFormat)
     faults.choice(where, "partitioner", options.partitioner, Partitioner)
     if declared.handlers:
-        handler = faults.handler(where, cls, declared.handlers, f"{declared.attribute}.changed")
+        handler = faults.handler(where, cls, declared.handlers, f"{declared.attribute}.changed", "record, ctx")
     return InputSpec(
         name=declared.attribute,
         topic=options.topic,

@@ -90,7 +90,7 @@ def _window(
     if options.default is None:
         faults.add(where, "its default is None, which is no value", "use the value of an empty window, such as 0 or ()")
     if declared.handlers:
-        handler = faults.handler(where, cls, declared.handlers, f"{declared.attribute}.closes")
+        handler = faults.handler(where, cls, declared.handlers, f"{declared.attribute}.closes", "value, window, ctx")
     return WindowSpec(
         **place, type=options.type, window=options.window, default=options.default, merge=options.merge, handler=handler
     )
@@ -103,7 +103,8 @@ def _timer(
     faults.choice(where, "clock", options.clock, TimeScale)
     if isinstance(declared, TimerMap) and (fault := key_fault(options.tag_type)):
         faults.add(where, f"its tags: {fault}", "change the type of the tags")
-    handler = faults.handler(where, cls, declared.handlers, f"{declared.attribute}.fires")
+    taken = "tag, ctx" if isinstance(declared, TimerMap) else "ctx"
+    handler = faults.handler(where, cls, declared.handlers, f"{declared.attribute}.fires", taken)
     return TimerSpec(**place, type=NoneType, clock=options.clock, tag_type=options.tag_type, handler=handler)
 
 

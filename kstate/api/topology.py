@@ -36,6 +36,11 @@ def resolve(job: Job) -> Topology:
 
 def examine(job: Job) -> tuple[Topology, list[Fault]]:
     """The topology as far as it can be made, and every fault of the wiring; it is usable only without faults."""
+    listed: object = job.operators
+    if not isinstance(listed, Sequence):
+        mend = f"list their classes: Job({job.app!r}, [Split, Count])"
+        fault = Fault("job", f"its operators are {listed!r}", mend)
+        return Topology(job.app, (), 0), [fault]
     faults = Faults([*app_faults(job.app), *_class_faults(job)])
     epoch_ms = _epoch_ms(job, faults)
     idle_ms = faults.span_ms("job", "idle", job.idle)

@@ -128,8 +128,12 @@ class Driver:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if kind is None:
+        if error is None:
             self.close()
+            return
+        for spec in self._topology.operators if self._cluster.plan() else ():
+            if letters := self._dead_letters(spec):  # they may well be why the test failed
+                error.add_note(f"Dead letters of operator {spec.uid!r}: {len(letters)}, the first of {letters[0]}")
 
     def close(self) -> None:
         """Check that nothing was overlooked: a crash that never came, or dead letters that nobody read."""

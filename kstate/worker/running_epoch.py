@@ -16,7 +16,7 @@ from kstate.clock import Step, Steps
 from kstate.config import Settings
 from kstate.errors import OperatorError, RetryableError
 from kstate.interfaces import Batch
-from kstate.plan import TopicPartition
+from kstate.plan import TopicPartition, dlq_topic
 from kstate.state.cache import ValueFault
 from kstate.worker.assembly import Assembly
 from kstate.worker.edges import WorkerEdges
@@ -150,6 +150,7 @@ class RunningEpoch:
             return
         settle(prepared, self._app, offsets, self._edges.store)
         late = sum(processor.late for processor in tiles.processors.values())
+        self._tell_failed()
         self._edges.logger.debug("committed", incarnation=incarnation, records=self._intake.records, late=late)
         self._start()
         yield STORED
@@ -208,6 +209,16 @@ class RunningEpoch:
             except RetryableError as error:
                 self._edges.logger.warning("broker-away", doing="looking for an epoch", reason=str(error))
                 yield RETRY
+
+    def _tell_failed(self) -> None:
+        """A line per operator and epoch for what was committed and is no result: dead letters, late records."""
+        for uid, processor in self._tiles.processors.items():
+            if letters := processor.rejects.letters:
+                first, topic = letters[0], dlq_topic(self._app, uid)
+                reason = f"the first: {first.place}, {first.error}: {first.reason}"
+                self._edges.logger.warning("dead-letters", operator=uid, count=len(letters), topic=topic, reason=reason)
+            if processor.late:
+                self._edges.logger.info("late-records", operator=uid, count=processor.late)
 
     def _redo_carefully(self, fault: ValueFault) -> None:
         """A state value cannot be stored: do the epoch again with a check after every call, which finds the culprit."""

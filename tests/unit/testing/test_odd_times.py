@@ -199,3 +199,16 @@ def test_many_timers_of_one_key_fire_each_once_in_order_across_a_crash() -> None
         d.send(Many.events, Event(0, T0 + MINUTE_MS), key="k")
         expected = sorted((T0 + 1 + tag % 1_000, tag) for tag in range(20_000))
         assert [(seen.at, seen.n) for seen in d.read(Many.fired)] == expected
+
+
+def test_a_test_that_fails_is_told_of_dead_letters() -> None:
+    """They may well be why."""
+
+    def failing() -> None:
+        with Driver(Job("odd", [PerMinute])) as d:
+            d.send(PerMinute.events, Event(1, -1), key="k")
+            raise AssertionError("nothing came")
+
+    with pytest.raises(AssertionError, match="nothing came") as failed:
+        failing()
+    assert "event time -1 is not after" in failed.value.__notes__[0]
