@@ -45,7 +45,9 @@ class PlainKeyCodec(Generic[K]):
         try:
             return self._write(key)
         except (TypeError, AttributeError, ValueError, struct.error) as error:
-            raise ValueError(f"key {key!r} is not a key of type {self._name}: {error}") from error
+            # The message of a wrong type is about this module's insides; that of a wrong value tells something.
+            why = f"it is a {type(key).__name__}" if isinstance(error, TypeError | AttributeError) else str(error)
+            raise ValueError(f"key {key!r} is not a key of type {self._name}: {why}") from error
 
     def decode(self, data: bytes) -> K:
         """The key; DecodeError unless the bytes are exactly what `encode` makes."""

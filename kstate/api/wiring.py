@@ -158,6 +158,8 @@ def _own_topic_faults(app: str, operators: Sequence[OperatorSpec]) -> Iterator[F
 
 def _cycle_faults(operators: Sequence[OperatorSpec]) -> Iterator[Fault]:
     """Cycles of internal streams; a bounded run would never end and a watermark never advance."""
+    if duplicates([spec.uid for spec in operators]):
+        return  # whose edges are whose is not known
     sources = {spec.uid: [given.source_uid for given in spec.inputs if given.source_uid] for spec in operators}
     seen: set[str] = set()
     for uid in sources:

@@ -1,5 +1,7 @@
 """The command `kstate`: ties the commands together."""
 
+from importlib.metadata import version
+
 import typer
 
 from kstate.cli import check, coordinator, dev, new, run, schema, worker
@@ -9,6 +11,24 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"kstate {version('kstate')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    *,
+    _version: bool = typer.Option(
+        False, "--version", help="Say which release this is.", callback=_show_version, is_eager=True
+    ),
+) -> None:
+    """Elastic, fault-tolerant, exactly-once stateful stream processing on Kafka."""
+
+
 app.command()(new.new)
 app.command()(check.check)
 app.command()(run.run)

@@ -138,7 +138,8 @@ class Driver:
     def close(self) -> None:
         """Check that nothing was overlooked: a crash that never came, or dead letters that nobody read."""
         if armed := self._director.armed:
-            points = ", ".join(f"{name} at {step!r}" for name, step in armed)
+            words = {step: word for word, step in CRASH_POINTS.items()}
+            points = ", ".join(f"{name} at {words.get(step, step)!r}" for name, step in armed)
             raise AssertionError(f"the crash of {points} was ordered, but that step was not reached again")
         for spec in self._topology.operators:
             if letters := self._dead_letters(spec):

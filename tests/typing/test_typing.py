@@ -91,3 +91,18 @@ def test_what_type_checkers_accept_is_wired_soundly(name: str, monkeypatch: pyte
     monkeypatch.setitem(sys.modules, name, module)
     spec.loader.exec_module(module)
     assert examine(module.job)[1] == []
+
+
+def test_pyright_accepts_the_example_jobs(tmp_path: Path) -> None:
+    """Their operators and tests, in strict mode; mypy sees them with all other code (`make types`)."""
+    shutil.copytree(ROOT / "operators", tmp_path / "operators", ignore=shutil.ignore_patterns("__pycache__"))
+    options = {"extraPaths": [str(ROOT)], "pythonVersion": "3.11", "typeCheckingMode": "strict"}
+    config = tmp_path / "pyrightconfig.json"
+    config.write_text(json.dumps({"include": ["operators"], **options}))
+    run = subprocess.run(
+        [sys.executable, "-m", "pyright", "--project", config, "--outputjson", "--pythonpath", sys.executable],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    result = json.loads(run.stdout)
+    assert result["summary"]["filesAnalyzed"] > 15
+    assert [f"{each['file']}: {each['message']}" for each in result["generalDiagnostics"]] == []

@@ -334,3 +334,9 @@ def test_framed_topics_need_a_registry(tmp_path: Path, monkeypatch: pytest.Monke
         True,
         False,
     )
+
+
+def test_the_command_says_which_release_it_is() -> None:
+    """For bug reports."""
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.output.split()[0]) == (0, "kstate")

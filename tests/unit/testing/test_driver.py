@@ -148,7 +148,7 @@ def test_an_error_that_stops_the_job_comes_out_of_send() -> None:
 
 def test_a_crash_that_is_never_reached_fails_the_test() -> None:
     """A test that believes it survived a crash must have had one."""
-    with pytest.raises(AssertionError, match="worker-0 at 'committed'"), Driver(JOB) as d:
+    with pytest.raises(AssertionError, match="worker-0 at 'after_commit'"), Driver(JOB) as d:
         d.crash(at="after_commit")
 
 
