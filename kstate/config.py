@@ -57,10 +57,24 @@ class FailureSettings:
     reject_fraction_max: float = 0.10
     rejects_min: int = 100
     """The job stops when more than the fraction, and at least this many records, of an epoch fail."""
-    successor_wait_ms: int = 3_000
+    successor_wait_ms: int = 1_000
     """How long the tiles of a dead worker wait for a new incarnation of the same name before others get them."""
     restart_wait_ms: int = 15_000
     """The same, where a supervisor said that it starts the worker again at once."""
+    handler_max_ms: int = 60_000
+    """A process whose main thread takes no step for so long ends itself: a handler may be in an endless loop."""
+    deaths_max: int = 3
+    """So many processes in a row that die at the same progress of a tile park it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecoverySettings:
+    """Who takes over from the dead, and how prepared."""
+
+    standbys: int = 0
+    """How many workers beside its owner keep a copy of each tile close to the end of its backup log."""
+    parallelism: int = 1
+    """Into how many key ranges a lost tile without a standby is cut, to be restored by as many workers at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +89,7 @@ class Settings:
     epoch: EpochSettings = field(default_factory=EpochSettings)
     state: StateSettings = field(default_factory=StateSettings)
     failure: FailureSettings = field(default_factory=FailureSettings)
+    recovery: RecoverySettings = field(default_factory=RecoverySettings)
     stream_partitions: int = 16
     """Partitions of internal streams."""
     replication: int = -1
@@ -84,6 +99,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         faults = [f"{name} is {value}, expected > 0" for name, value in _numbers(self) if value <= 0]
+        if self.recovery.standbys < 0:
+            faults.append(f"recovery.standbys is {self.recovery.standbys}, expected >= 0")
         if not self.bootstrap_servers.strip():
             faults.append("bootstrap_servers is empty")
         if faults:
@@ -97,7 +114,8 @@ def _numbers(settings: Settings) -> list[tuple[str, float]]:
         for part, kind in (("epoch", EpochSettings), ("state", StateSettings), ("failure", FailureSettings))
         for f in fields(kind)
     ]
-    return [*nested, ("stream_partitions", settings.stream_partitions)]
+    parallelism = ("recovery.parallelism", settings.recovery.parallelism)
+    return [*nested, parallelism, ("stream_partitions", settings.stream_partitions)]
 
 
 def is_secret(name: str) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 from kstate.keyspace import KeyRange
 from kstate.plan import Plan, Shard
@@ -44,9 +45,21 @@ class PlanPublished:
 
     plan: Plan
     reason: str = ""
+    order: str = ""
+    """Id of the order that this plan begins to carry out."""
 
 
-Control = TermStarted | WorkerDied | JobHalted | PlanPublished
+@dataclass(frozen=True, slots=True)
+class OrderAnswered:
+    """An order that no plan carries out: refused, or there was nothing to do."""
+
+    term: int
+    order: str
+    accepted: bool
+    reason: str
+
+
+Control = TermStarted | WorkerDied | JobHalted | PlanPublished | OrderAnswered
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +70,27 @@ class TileReport:
     key_range: KeyRange
     grant: int
     phase: str
-    """"restoring" or "running"."""
+    """"restoring": on its way to run. "warming": a copy that is still behind. "warm": a copy that stands within an epoch
+    of the end of the backup log. "running"."""
     epoch: int
     progress: Mapping[str, int]
+    """Empty for copies, and while it is not known."""
+    behind: int = 0
+    """Records of the backup log that a copy, or a restore, has still to read, as far as it knows."""
+    state_bytes: int = 0
+    """Stored bytes of its state, keys and values, as far as they are known: an estimate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fatality:
+    """Where earlier processes of this worker died: what they had in hand, and how many in a row died of it."""
+
+    shard: Shard
+    key_range: KeyRange
+    topic: str
+    offset: int
+    """Committed progress of the piece: the record that kills stands there or soon after it."""
+    deaths: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +111,9 @@ class Heartbeat:
     """Stopped in an orderly way after its last epoch: it may be declared dead at once."""
     build: str = ""
     """Of the job that the worker runs (`JobDescription.build`)."""
+    busy_percent: int = 0
+    """Share of the last seconds in which the main thread did not wait."""
+    fatalities: tuple[Fatality, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,4 +134,36 @@ class LeaderBeat:
     leader: str
 
 
-Report = Heartbeat | ProcessExited | LeaderBeat
+class OrderKind(StrEnum):
+    """What a person may ask of the leader."""
+
+    SPLIT = "split"
+    """Cut a tile into `parts` of about equal width, or in two at slot `at`; the parts but the first go elsewhere."""
+    MERGE = "merge"
+    """Bring all tiles of the shard that overlap the key range to one worker: `target`, or who has most of it."""
+    MOVE = "move"
+    """Hand the key range to `target`."""
+    DRAIN = "drain"
+    """Hand all that `worker` has to others, and give it nothing more."""
+    REBALANCE = "rebalance"
+    """Even out the number of tiles of all workers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a person asks of the leader, repeated until the control topic answers it. Workers go by name."""
+
+    id: str
+    kind: OrderKind
+    shard: Shard | None = None
+    key_range: KeyRange | None = None
+    """None: the whole shard, or, of a split, its only tile."""
+    worker: str | None = None
+    """Of a drain."""
+    target: str | None = None
+    """None: the leader chooses."""
+    at: int | None = None
+    parts: int = 2
+
+
+Report = Heartbeat | ProcessExited | LeaderBeat | Order

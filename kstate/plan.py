@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from kstate.keyspace import SLOTS, KeyRange
 from kstate.progress import SlotMap
@@ -66,6 +67,57 @@ class Tile:
         return f"{self.shard} {self.key_range}"
 
 
+class MovePhase(StrEnum):
+    """How far a move is (DESIGN of moves: warm, release, adopt); the last phase is a plan without the move."""
+
+    WARM = "warm"
+    """The target reads the backup log of the range; the source works on. May be cancelled."""
+    RELEASE = "release"
+    """The source is ordered to release: from now on the range goes to the move's target and to nobody else (S7)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A key range of one tile on its way from the tile's worker to another one: split, merge, rebalance and drain alike.
+
+    The tile stays the source's until the target reports that it runs the range; then a plan cuts the tile. A range
+    whose worker is dead needs no move: it is given. `id` is the version of the plan that made it and is never reused;
+    together with shard and key range it names the move. `grant` is the version of the plan that named the present
+    target: the target runs the range under it, before and after the plan that completes the move.
+    """
+
+    id: int
+    shard: Shard
+    key_range: KeyRange
+    source: str
+    target: str
+    grant: int
+    phase: MovePhase
+    order: str = ""
+    """Id of the order of a person that asked for it."""
+
+    def __str__(self) -> str:
+        return f"move {self.id} of {self.shard} {self.key_range}"
+
+
+@dataclass(frozen=True, slots=True)
+class Standby:
+    """A worker that keeps a copy of a key range it does not own close to the end of its backup log."""
+
+    shard: Shard
+    key_range: KeyRange
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A key range that nobody gets, because what comes next in its input killed several processes."""
+
+    shard: Shard
+    key_range: KeyRange
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class Registry:
     """Numeric ids of operators and states by name, never reused; they stand in every stored key.
@@ -118,6 +170,13 @@ class Plan:
     """A bounded run is finished: workers stop, exit code 0."""
     build: str = ""
     """Of the job that the leader runs; tiles were granted in plans of the build that their worker runs."""
+    moves: tuple[Move, ...] = ()
+    """Under way. Invariant: each lies within one tile of its source; moves of one shard do not overlap."""
+    standbys: tuple[Standby, ...] = ()
+    parked: tuple[Parked, ...] = ()
+    """Of tiles without a worker."""
+    drained: tuple[str, ...] = ()
+    """Incarnations of members that get no more tiles: somebody wants them gone."""
 
     def member(self, incarnation: str) -> Member | None:
         """The live member with this incarnation id."""
@@ -142,6 +201,25 @@ def tiling_fault(plan: Plan) -> str | None:
         if gaps := cover.gaps(KeyRange(0, SLOTS)):
             return f"{shard}: {gaps[0]} has no tile in plan {plan.version}"
     return None
+
+
+def moves_fault(plan: Plan) -> str | None:
+    """What breaks the invariants of the moves under way, None when nothing does."""
+    moving: dict[Shard, SlotMap[int]] = defaultdict(SlotMap)
+    for move in plan.moves:
+        if len(moving[move.shard].slice(move.key_range)):
+            return f"{move} overlaps another one in plan {plan.version}"
+        moving[move.shard].assign(move.key_range, move.id)
+        if not any(_holds(tile, move) for tile in plan.tiles):
+            return f"{move} is not within a tile of its source {move.source} in plan {plan.version}"
+        if not move.id <= move.grant <= plan.version:
+            return f"{move} has grant {move.grant} in plan {plan.version}"
+    return None
+
+
+def _holds(tile: Tile, move: Move) -> bool:
+    within = tile.key_range.overlap(move.key_range) == move.key_range
+    return tile.shard == move.shard and tile.worker == move.source and within
 
 
 def control_topic(app: str) -> str:

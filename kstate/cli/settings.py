@@ -27,7 +27,7 @@ import typer
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from kstate.config import EpochSettings, FailureSettings, Settings, StateSettings, is_secret
+from kstate.config import EpochSettings, FailureSettings, RecoverySettings, Settings, StateSettings, is_secret
 from kstate.errors import ConfigError
 
 FILE = "kstate.toml"
@@ -36,7 +36,12 @@ FILE = "kstate.toml"
 Bootstrap = Annotated[str | None, typer.Option("--bootstrap", help="Kafka's bootstrap servers, host:port[,host:port].")]
 Data = Annotated[Path | None, typer.Option("--data", help="Folder of the local stores; default .kstate.")]
 
-_GROUPS: dict[str, type[Any]] = {"epoch": EpochSettings, "state": StateSettings, "failure": FailureSettings}
+_GROUPS: dict[str, type[Any]] = {
+    "epoch": EpochSettings,
+    "state": StateSettings,
+    "failure": FailureSettings,
+    "recovery": RecoverySettings,
+}
 
 
 class _Sources(BaseSettings):
