@@ -70,7 +70,7 @@ class TileReport:
     key_range: KeyRange
     grant: int
     phase: str
-    """"restoring": on its way to run. "warming": a copy that is still behind. "warm": a copy that stands within an epoch
+    """"restoring": on its way to run. "warming": a copy that is behind. "warm": a copy that stands within an epoch
     of the end of the backup log. "running"."""
     epoch: int
     progress: Mapping[str, int]

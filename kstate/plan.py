@@ -78,7 +78,7 @@ class MovePhase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A key range of one tile on its way from the tile's worker to another one: split, merge, rebalance and drain alike.
+    """A key range of a tile on its way from the tile's worker to another one: split, merge, rebalance and drain alike.
 
     The tile stays the source's until the target reports that it runs the range; then a plan cuts the tile. A range
     whose worker is dead needs no move: it is given. `id` is the version of the plan that made it and is never reused;
