@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from enum import StrEnum
 from typing import TypeVar
 
 from kstate.errors import DecodeError
 
+E = TypeVar("E", bound=StrEnum)
 K = TypeVar("K")
 T = TypeVar("T")
 
@@ -43,6 +45,17 @@ class Fields:
     def whole(self, name: str, least: int = 0) -> int:
         return whole_at(self._take(name), f"{self._where}.{name}", least)
 
+    def whole_or_none(self, name: str) -> int | None:
+        value = self._take(name)
+        return None if value is None else whole_at(value, f"{self._where}.{name}")
+
+    def choice(self, name: str, kind: type[E]) -> E:
+        """A text that is a value of an enum."""
+        value = self.text(name)
+        if value not in {member.value for member in kind}:
+            raise self.fault(name, f"one of {', '.join(member.value for member in kind)}", value)
+        return kind(value)
+
     def flag(self, name: str) -> bool:
         value = self._take(name)
         if not isinstance(value, bool):
@@ -51,6 +64,11 @@ class Fields:
 
     def fields(self, name: str) -> Fields:
         return Fields(self._take(name), f"{self._where}.{name}")
+
+    def optional(self, name: str, read: Callable[[object, str], T]) -> T | None:
+        """Null, or what a function of (value, where it stands) reads."""
+        value = self._take(name)
+        return None if value is None else read(value, f"{self._where}.{name}")
 
     def each(self, name: str, read: Callable[[object, str], T]) -> tuple[T, ...]:
         """Every item of a list, read by a function of (item, where it stands)."""

@@ -2,7 +2,8 @@
 
 They can be read with any Kafka tool. Decoding is strict: every field present, of its type and within its range, and
 none more. Anything else is a DecodeError that names the field, what was expected and what was found, never a guess: a
-plan half understood would lose or double records. Older versions, which know nothing of builds, are read as well.
+plan half understood would lose or double records. Older versions, which know nothing of moves and orders, or of builds,
+are read as well. The plan has a module of its own (kstate.plan_wire).
 """
 
 from __future__ import annotations
@@ -10,12 +11,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from kstate.keyspace import SLOTS, KeyRange
+from kstate.keyspace import KeyRange
 from kstate.messages import (
     Control,
+    Fatality,
     Heartbeat,
     JobHalted,
     LeaderBeat,
+    Order,
+    OrderAnswered,
+    OrderKind,
     PlanPublished,
     ProcessExited,
     Report,
@@ -23,10 +28,11 @@ from kstate.messages import (
     TileReport,
     WorkerDied,
 )
-from kstate.plan import Member, Plan, Registry, Shard, Tile
-from kstate.strict_json import Fields, dump, list_at, load, row_at, text_at, unique, whole_at
+from kstate.plan import Shard
+from kstate.plan_wire import place_out, plan_in, plan_out, range_in, range_out, shard_in, shard_out
+from kstate.strict_json import Fields, dump, load
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 OLDEST_VERSION = 1
 
 
@@ -39,8 +45,11 @@ def encode_control(message: Control) -> bytes:
             return _dump("worker-died", {"term": term, "incarnation": incarnation, "reason": reason})
         case JobHalted(term, reason, exit_code):
             return _dump("job-halted", {"term": term, "reason": reason, "exit_code": exit_code})
-        case PlanPublished(plan, reason):
-            return _dump("plan-published", {"reason": reason, "plan": _plan_out(plan)})
+        case PlanPublished(plan, reason, order):
+            return _dump("plan-published", {"reason": reason, "order": order, "plan": plan_out(plan)})
+        case OrderAnswered(term, order, accepted, reason):
+            body = {"term": term, "order": order, "accepted": accepted, "reason": reason}
+            return _dump("order-answered", body)
 
 
 def decode_control(data: bytes) -> Control:
@@ -55,7 +64,11 @@ def decode_control(data: bytes) -> Control:
         case "job-halted":
             message = JobHalted(fields.whole("term"), fields.text("reason"), fields.whole("exit_code"))
         case "plan-published":
-            message = PlanPublished(_plan_in(fields.fields("plan"), version), fields.text("reason"))
+            order = fields.text("order") if version > 2 else ""
+            message = PlanPublished(plan_in(fields.fields("plan"), version), fields.text("reason"), order)
+        case "order-answered" if version > 2:
+            term, order, accepted = fields.whole("term"), fields.text("order"), fields.flag("accepted")
+            message = OrderAnswered(term, order, accepted, fields.text("reason"))
         case _:
             raise fields.fault("kind", "a kind of control message", kind)
     fields.end()
@@ -72,6 +85,8 @@ def encode_report(message: Report) -> bytes:
             return _dump("process-exited", body)
         case LeaderBeat(term, leader):
             return _dump("leader-beat", {"term": term, "leader": leader})
+        case Order():
+            return _dump("order", _order_out(message))
 
 
 def decode_report(data: bytes) -> Report:
@@ -86,90 +101,15 @@ def decode_report(data: bytes) -> Report:
             message = ProcessExited(fields.text("incarnation"), exit_code, fields.flag("restarts"))
         case "leader-beat":
             message = LeaderBeat(fields.whole("term"), fields.text("leader"))
+        case "order" if version > 2:
+            message = _order_in(fields)
         case _:
             raise fields.fault("kind", "a kind of report", kind)
     fields.end()
     return message
 
 
-def _plan_out(plan: Plan) -> dict[str, object]:
-    registry = plan.registry
-    return {
-        "app": plan.app,
-        "version": plan.version,
-        "term": plan.term,
-        "members": [{"name": m.name, "incarnation": m.incarnation, "build": m.build} for m in plan.members],
-        "dead": list(plan.dead),
-        "tiles": [{**_place(t.shard, t.key_range), "worker": t.worker, "grant": t.grant} for t in plan.tiles],
-        "registry": {
-            "operators": dict(registry.operators),
-            "states": [[*name, number] for name, number in registry.states.items()],
-            "schemas": [[number, text] for number, text in registry.schemas.items()],
-            "keys": dict(registry.keys),
-            "written": [[*name, list(numbers)] for name, numbers in registry.written.items()],
-            "forms": [[*name, form] for name, form in registry.forms.items()],
-            "streams": dict(registry.streams),
-            "retired": [list(row) for row in registry.retired],
-        },
-        "partitions": dict(plan.partitions),
-        "starts": [[*place, offset] for place, offset in plan.starts.items()],
-        "ends": [[*place, offset] for place, offset in plan.ends.items()],
-        "bounded": plan.bounded,
-        "complete": plan.complete,
-        "build": plan.build,
-    }
-
-
-def _plan_in(fields: Fields, version: int) -> Plan:
-    plan = Plan(
-        app=fields.text("app"),
-        version=fields.whole("version"),
-        term=fields.whole("term"),
-        members=fields.each("members", _member_in if version > 1 else _member_in_v1),
-        dead=fields.each("dead", text_at),
-        tiles=fields.each("tiles", _tile_in),
-        registry=_registry_in(fields.fields("registry"), version),
-        partitions=fields.numbers("partitions"),
-        starts=unique(fields.each("starts", _offset_in), "starts"),
-        ends=unique(fields.each("ends", _offset_in), "ends"),
-        bounded=fields.flag("bounded"),
-        complete=fields.flag("complete"),
-        build=fields.text("build") if version > 1 else "",
-    )
-    fields.end()
-    return plan
-
-
-def _registry_in(fields: Fields, version: int) -> Registry:
-    registry = Registry(
-        operators=fields.numbers("operators"),
-        states=unique(fields.each("states", _state_in), "registry.states"),
-        schemas=unique(fields.each("schemas", _schema_in), "registry.schemas"),
-        keys=fields.texts("keys"),
-    )
-    if version > 1:
-        registry = replace(
-            registry,
-            written=unique(fields.each("written", _written_in), "registry.written"),
-            forms=unique(fields.each("forms", _form_in), "registry.forms"),
-            streams=fields.numbers("streams"),
-            retired=fields.each("retired", _retired_in),
-        )
-    fields.end()
-    return registry
-
-
 def _heartbeat_out(beat: Heartbeat) -> dict[str, object]:
-    tiles = [
-        {
-            **_place(t.shard, t.key_range),
-            "grant": t.grant,
-            "phase": t.phase,
-            "epoch": t.epoch,
-            "progress": dict(t.progress),
-        }
-        for t in beat.tiles
-    ]
     return {
         "incarnation": beat.incarnation,
         "name": beat.name,
@@ -177,103 +117,120 @@ def _heartbeat_out(beat: Heartbeat) -> dict[str, object]:
         "pid": beat.pid,
         "sequence": beat.sequence,
         "plan_version": beat.plan_version,
-        "tiles": tiles,
+        "tiles": [_tile_report_out(tile) for tile in beat.tiles],
         "fatal": beat.fatal,
         "exit_code": beat.exit_code,
         "leaving": beat.leaving,
         "build": beat.build,
+        "busy_percent": beat.busy_percent,
+        "fatalities": [_fatality_out(fatality) for fatality in beat.fatalities],
     }
 
 
 def _heartbeat_in(fields: Fields, version: int) -> Heartbeat:
-    return Heartbeat(
+    beat = Heartbeat(
         incarnation=fields.text("incarnation"),
         name=fields.text("name"),
         host=fields.text("host"),
         pid=fields.whole("pid"),
         sequence=fields.whole("sequence"),
         plan_version=fields.whole("plan_version"),
-        tiles=fields.each("tiles", _tile_report_in),
+        tiles=fields.each("tiles", _tile_report_in if version > 2 else _tile_report_in_v2),
         fatal=fields.text_or_none("fatal"),
         exit_code=fields.whole("exit_code"),
         leaving=fields.flag("leaving"),
         build=fields.text("build") if version > 1 else "",
     )
+    if version > 2:
+        fatalities = fields.each("fatalities", _fatality_in)
+        beat = replace(beat, busy_percent=fields.whole("busy_percent"), fatalities=fatalities)
+    return beat
 
 
-def _place(shard: Shard, key_range: KeyRange) -> dict[str, object]:
-    return {"operator": shard.operator, "partition": shard.partition, "lo": key_range.lo, "hi": key_range.hi}
-
-
-def _member_in(item: object, where: str) -> Member:
-    fields = Fields(item, where)
-    member = Member(fields.text("name"), fields.text("incarnation"), fields.text("build"))
-    fields.end()
-    return member
-
-
-def _member_in_v1(item: object, where: str) -> Member:
-    fields = Fields(item, where)
-    member = Member(fields.text("name"), fields.text("incarnation"))
-    fields.end()
-    return member
-
-
-def _tile_in(item: object, where: str) -> Tile:
-    fields = Fields(item, where)
-    tile = Tile(_shard_in(fields), _range_in(fields), fields.text_or_none("worker"), fields.whole("grant"))
-    fields.end()
-    return tile
+def _tile_report_out(tile: TileReport) -> dict[str, object]:
+    return {
+        **place_out(tile.shard, tile.key_range),
+        "grant": tile.grant,
+        "phase": tile.phase,
+        "epoch": tile.epoch,
+        "progress": dict(tile.progress),
+        "behind": tile.behind,
+        "state_bytes": tile.state_bytes,
+    }
 
 
 def _tile_report_in(item: object, where: str) -> TileReport:
     fields = Fields(item, where)
-    shard, key_range, grant = _shard_in(fields), _range_in(fields), fields.whole("grant")
-    phase, epoch, progress = fields.text("phase"), fields.whole("epoch"), fields.numbers("progress")
+    report = replace(_older_fields(fields), behind=fields.whole("behind"), state_bytes=fields.whole("state_bytes"))
     fields.end()
+    return report
+
+
+def _tile_report_in_v2(item: object, where: str) -> TileReport:
+    fields = Fields(item, where)
+    report = _older_fields(fields)
+    fields.end()
+    return report
+
+
+def _older_fields(fields: Fields) -> TileReport:
+    """What all versions say of a tile."""
+    shard, key_range, grant = shard_in(fields), range_in(fields), fields.whole("grant")
+    phase, epoch, progress = fields.text("phase"), fields.whole("epoch"), fields.numbers("progress")
     return TileReport(shard, key_range, grant, phase, epoch, progress)
 
 
-def _offset_in(item: object, where: str) -> tuple[tuple[str, str, int], int]:
-    uid, topic, partition, offset = row_at(item, where, 4)
-    return (text_at(uid, where), text_at(topic, where), whole_at(partition, where)), whole_at(offset, where)
+def _fatality_out(fatality: Fatality) -> dict[str, object]:
+    place = place_out(fatality.shard, fatality.key_range)
+    return {**place, "topic": fatality.topic, "offset": fatality.offset, "deaths": fatality.deaths}
 
 
-def _state_in(item: object, where: str) -> tuple[tuple[str, str], int]:
-    uid, name, number = row_at(item, where, 3)
-    return (text_at(uid, where), text_at(name, where)), whole_at(number, where)
+def _fatality_in(item: object, where: str) -> Fatality:
+    fields = Fields(item, where)
+    shard, key_range, topic = shard_in(fields), range_in(fields), fields.text("topic")
+    fatality = Fatality(shard, key_range, topic, fields.whole("offset"), fields.whole("deaths"))
+    fields.end()
+    return fatality
 
 
-def _schema_in(item: object, where: str) -> tuple[int, str]:
-    number, text = row_at(item, where, 2)
-    return whole_at(number, where), text_at(text, where)
+def _order_out(order: Order) -> dict[str, object]:
+    return {
+        "id": order.id,
+        "order": order.kind.value,
+        "shard": None if order.shard is None else shard_out(order.shard),
+        "key_range": None if order.key_range is None else range_out(order.key_range),
+        "worker": order.worker,
+        "target": order.target,
+        "at": order.at,
+        "parts": order.parts,
+    }
 
 
-def _written_in(item: object, where: str) -> tuple[tuple[str, str], tuple[int, ...]]:
-    uid, name, numbers = row_at(item, where, 3)
-    ids = tuple(whole_at(number, where) for number in list_at(numbers, where))
-    return (text_at(uid, where), text_at(name, where)), ids
+def _order_in(fields: Fields) -> Order:
+    return Order(
+        id=fields.text("id"),
+        kind=fields.choice("order", OrderKind),
+        shard=fields.optional("shard", _shard_in),
+        key_range=fields.optional("key_range", _range_in),
+        worker=fields.text_or_none("worker"),
+        target=fields.text_or_none("target"),
+        at=fields.whole_or_none("at"),
+        parts=fields.whole("parts"),
+    )
 
 
-def _form_in(item: object, where: str) -> tuple[tuple[str, str], str]:
-    uid, name, form = row_at(item, where, 3)
-    return (text_at(uid, where), text_at(name, where)), text_at(form, where)
+def _shard_in(item: object, where: str) -> Shard:
+    fields = Fields(item, where)
+    shard = shard_in(fields)
+    fields.end()
+    return shard
 
 
-def _retired_in(item: object, where: str) -> tuple[str, str, int]:
-    uid, name, number = row_at(item, where, 3)
-    return text_at(uid, where), text_at(name, where), whole_at(number, where)
-
-
-def _shard_in(fields: Fields) -> Shard:
-    return Shard(fields.text("operator"), fields.whole("partition"))
-
-
-def _range_in(fields: Fields) -> KeyRange:
-    lo, hi = fields.whole("lo"), fields.whole("hi")
-    if not lo < hi <= SLOTS:
-        raise fields.fault("hi", f"a slot above {lo}, at most {SLOTS}", hi)
-    return KeyRange(lo, hi)
+def _range_in(item: object, where: str) -> KeyRange:
+    fields = Fields(item, where)
+    key_range = range_in(fields)
+    fields.end()
+    return key_range
 
 
 def _dump(kind: str, body: Mapping[str, object]) -> bytes:

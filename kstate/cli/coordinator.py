@@ -45,7 +45,7 @@ def coordinator(  # noqa: PLR0913 (a command takes its options as parameters)
     with exit_code_of(f"kstate {NAME}"):
         runnable = runnable_job(job, bootstrap, data)
         settings = runnable.settings
-        rules = Rules(settings.failure, expected_workers=workers)
+        rules = Rules(settings.failure, expected_workers=workers, recovery=settings.recovery)
         office = Office(incarnation or new_incarnation(runnable.app, NAME), until_end=until_end, rules=rules)
         with closing(KafkaLog(settings, SystemClock())) as log:
             await_broker(log, logger)

@@ -28,6 +28,17 @@ class Publish:
 
     plan: Plan
     reason: str
+    order: str = ""
+    """Id of the order that this plan begins to carry out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Commit the answer to an order that no plan carries out."""
+
+    order: str
+    accepted: bool
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,4 +63,4 @@ class Finish:
     exit_code: int
 
 
-Command = Declare | Fence | Publish | TakeEnds | Halt | Finish
+Command = Declare | Fence | Publish | Answer | TakeEnds | Halt | Finish

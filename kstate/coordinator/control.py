@@ -6,15 +6,19 @@ transactional id, and opening it fences the holder before, so log order is the o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 
 from kstate.errors import KstateError
-from kstate.messages import Control, JobHalted, PlanPublished, TermStarted, WorkerDied
-from kstate.plan import Plan, tiling_fault
+from kstate.messages import Control, JobHalted, OrderAnswered, PlanPublished, TermStarted, WorkerDied
+from kstate.plan import MovePhase, Plan, moves_fault, tiling_fault
 
 DECISIONS_KEPT = 20
 """For people; older ones can be read in the control topic itself."""
+
+
+ANSWERS_KEPT = 1_000
+"""Ids of orders that were answered: an order is repeated for some seconds after its answer, not for longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,8 @@ class Decision:
 class ControlView:
     """All that was decided so far.
 
-    Invariants: `term` and the version of `plan` never go back; `dead` never shrinks; every plan tiles (S8).
+    Invariants: `term` and the version of `plan` never go back; `dead` never shrinks; every plan tiles (S8), and its
+    moves do not overlap.
     """
 
     term: int = 0
@@ -43,12 +48,15 @@ class ControlView:
     halted: JobHalted | None = None
     """The present term halted the job; a new term starts it anew."""
     decisions: tuple[Decision, ...] = ()
+    answered: tuple[str, ...] = ()
+    """Ids of the orders that a plan carries out or that were refused, the newest last."""
 
     def lost(self) -> tuple[str, ...]:
-        """Declared dead, tiles not yet given away: what S2 still has to fence before it may give."""
-        if self.plan is None:
-            return ()
-        return tuple(dict.fromkeys(t.worker for t in self.plan.tiles if t.worker is not None and t.worker in self.dead))
+        """Declared dead, tiles not yet given away: what S2 still has to fence before it may give.
+
+        The target of a move under release counts as well: it may have adopted the range already (S7).
+        """
+        return () if self.plan is None else undelivered(self.plan, self.dead)
 
     def is_live_member(self, incarnation: str) -> bool:
         """Named by the newest plan, and no decision since says that it is dead."""
@@ -69,18 +77,33 @@ def take(view: ControlView, message: Control) -> ControlView:
         case JobHalted(term, reason, exit_code):
             halted = Decision(term, f"the job halts with exit code {exit_code}", reason)
             return replace(_noted(view, halted), halted=message)
-        case PlanPublished(plan, reason):
-            return _with_plan(_noted(view, Decision(plan.term, f"plan {plan.version}", reason)), plan)
+        case PlanPublished(plan, reason, order):
+            published = Decision(plan.term, f"plan {plan.version}", reason)
+            return _with_plan(_answered(_noted(view, published), order), plan)
+        case OrderAnswered(term, order, accepted, reason):
+            what = f"order {order} is {'done' if accepted else 'refused'}"
+            return _answered(_noted(view, Decision(term, what, reason)), order)
+
+
+def undelivered(plan: Plan, dead: Container[str]) -> tuple[str, ...]:
+    """Those of the dead who own tiles of this plan, or may: the targets of its moves under release."""
+    holders = [t.worker for t in plan.tiles if t.worker is not None]
+    holders += [m.target for m in plan.moves if m.phase is MovePhase.RELEASE]
+    return tuple(dict.fromkeys(holder for holder in holders if holder in dead))
 
 
 def _with_plan(view: ControlView, plan: Plan) -> ControlView:
     version = 0 if view.plan is None else view.plan.version
     if plan.version <= version:
         raise KstateError(f"Control topic: plan {plan.version} follows plan {version}; versions only grow (S8).")
-    if fault := tiling_fault(plan):
+    if fault := tiling_fault(plan) or moves_fault(plan):
         raise KstateError(f"Control topic: {fault} (S8).")
     names = {member.incarnation: member.name for member in plan.members}
     return replace(view, plan=plan, dead=view.dead | set(plan.dead), names={**view.names, **names})
+
+
+def _answered(view: ControlView, order: str) -> ControlView:
+    return replace(view, answered=(*view.answered, order)[-ANSWERS_KEPT:]) if order else view
 
 
 def _noted(view: ControlView, decision: Decision) -> ControlView:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from kstate.config import FailureSettings
+from kstate.config import FailureSettings, RecoverySettings
 from kstate.coordinator import assignment, completion, membership, recovery
 from kstate.coordinator.assignment import Ownership, Roll
 from kstate.coordinator.commands import Command, Finish, Halt, Publish, TakeEnds
@@ -33,7 +33,7 @@ from kstate.coordinator.topics import changed_counts
 from kstate.description import JobDescription
 from kstate.errors import FINAL_EXIT_CODES, ConfigError
 from kstate.keyspace import FULL_RANGE
-from kstate.messages import Control, Heartbeat, PlanPublished, ProcessExited
+from kstate.messages import Control, Heartbeat, Order, PlanPublished, ProcessExited
 from kstate.plan import InputPartition, Plan, Shard, Tile, tiling_fault
 
 OUTAGE_MS = 5_000
@@ -45,7 +45,7 @@ RECONNECT_MS = 3_000
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How long the leader waits for what."""
+    """How long the leader waits for what, and how prepared it is for deaths."""
 
     failure: FailureSettings = field(default_factory=FailureSettings)
     expected_workers: int | None = None
@@ -56,6 +56,8 @@ class Rules:
     """After so long the first plan is made for those who are there, even if more are expected."""
     linger_ms: int = 5_000
     """How long a leader waits for workers to go once the job is complete or halted."""
+    recovery: RecoverySettings = field(default_factory=RecoverySettings)
+    """Standbys, and into how many ranges a lost tile is cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,8 @@ def observe(state: State, event: Event) -> State:
             return _own_beat(state)
         case Heartbeat():
             return _heartbeat(state, event)
+        case Order():
+            return state
         case ProcessExited():
             return replace(state, present=membership.exited(state.present, event))
         case ControlRead(message):

@@ -1,11 +1,11 @@
-"""What the leader learns, one value per thing; together with `Heartbeat` and `ProcessExited` all events of the core."""
+"""What the leader learns, one value per thing; together with the reports all events of the core."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kstate.messages import Control, Heartbeat, ProcessExited
+from kstate.messages import Control, Heartbeat, Order, ProcessExited
 from kstate.plan import InputPartition, Registry
 
 
@@ -70,4 +70,4 @@ class TopicsCounted:
     found: Mapping[str, int | None]
 
 
-Event = Tick | OwnBeat | Heartbeat | ProcessExited | ControlRead | Fenced | EndsTaken | Surveyed | TopicsCounted
+Event = Tick | OwnBeat | Heartbeat | ProcessExited | Order | ControlRead | Fenced | EndsTaken | Surveyed | TopicsCounted

@@ -17,7 +17,7 @@ from typing import TypeVar
 from kstate.clock import Step, Steps
 from kstate.config import Settings
 from kstate.coordinator.candidacy import stand_by
-from kstate.coordinator.commands import Command, Declare, Fence, Finish, Halt, Publish, TakeEnds
+from kstate.coordinator.commands import Answer, Command, Declare, Fence, Finish, Halt, Publish, TakeEnds
 from kstate.coordinator.continuity import check_continues
 from kstate.coordinator.control import ControlView, take
 from kstate.coordinator.control_log import ControlLog
@@ -29,7 +29,7 @@ from kstate.coordinator.survey import Survey, prepare
 from kstate.description import JobDescription
 from kstate.errors import ConfigError, FencedError, RetryableError, TaintedError
 from kstate.keyspace import slot_of
-from kstate.messages import Control, JobHalted, LeaderBeat, PlanPublished, TermStarted, WorkerDied
+from kstate.messages import Control, JobHalted, LeaderBeat, OrderAnswered, PlanPublished, TermStarted, WorkerDied
 from kstate.plan import TopicPartition
 
 T = TypeVar("T")
@@ -248,8 +248,10 @@ class Leader:
         match command:
             case Declare(incarnation, reason):
                 yield from self._write("decision", WorkerDied(term, incarnation, reason))
-            case Publish(plan, reason):
-                yield from self._write("plan", PlanPublished(plan, reason))
+            case Publish(plan, reason, order):
+                yield from self._write("plan", PlanPublished(plan, reason, order))
+            case Answer(order, accepted, reason):
+                yield from self._write("answer", OrderAnswered(term, order, accepted, reason))
             case Halt(reason, exit_code):
                 yield from self._write("halt", JobHalted(term, reason, exit_code))
             case Fence(incarnation):
