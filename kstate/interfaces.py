@@ -72,6 +72,14 @@ class Reader(Protocol):
         """Read exactly these partitions, each from this offset; replaces the assignment and drops what was fetched."""
         ...
 
+    def reassign(self, positions: Mapping[TopicPartition, int], gone: Iterable[TopicPartition] = ()) -> None:
+        """Read also these partitions, each from this offset (one that is read already: go back or forward to it), and
+        no longer those that are gone; all others stay as they are, with what was fetched of them.
+
+        A partition that is in both is read.
+        """
+        ...
+
     def poll(self, max_records: int, timeout: float) -> list[Batch]:
         """At most `max_records` records in batches; waits up to `timeout` seconds for the first.
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import wraps
 from itertools import groupby
@@ -275,7 +275,15 @@ class _Consumer:
 
     @_guarded
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
-        self._live.assign([ClientPartition(s.topic, s.partition, offset) for s, offset in positions.items()])
+        self._live.assign(_places(positions))
+
+    @_guarded
+    def reassign(self, positions: Mapping[TopicPartition, int], gone: Collection[TopicPartition]) -> None:
+        """The library numbers the places of a partition and drops what was fetched for an earlier one."""
+        if gone:
+            self._live.incremental_unassign([ClientPartition(s.topic, s.partition) for s in gone])
+        if positions:
+            self._live.incremental_assign(_places(positions))
 
     @_guarded
     def consume(self, count_max: int, seconds: float) -> list[Run | Event]:
@@ -300,6 +308,10 @@ class _Consumer:
         if self._client is None:
             raise RuntimeError("the reader is closed")
         return self._client
+
+
+def _places(positions: Mapping[TopicPartition, int]) -> list[ClientPartition]:
+    return [ClientPartition(s.topic, s.partition, offset) for s, offset in positions.items()]
 
 
 def _runs(messages: list[Message]) -> Iterator[Run]:

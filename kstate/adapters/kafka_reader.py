@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -53,6 +53,13 @@ class ConsumerClient(Protocol):
 
     def assign(self, positions: Mapping[TopicPartition, int]) -> None: ...
 
+    def reassign(self, positions: Mapping[TopicPartition, int], gone: Collection[TopicPartition]) -> None:
+        """Take `gone` out of the assignment, all of which are in it, then add `positions`, none of which is in it then.
+
+        Nothing that was fetched for an earlier place of a partition comes out of `consume` afterwards.
+        """
+        ...
+
     def consume(self, count_max: int, seconds: float) -> list[Run | Event]:
         """In the order of the client's queue; waits until there are `count_max`, or for the whole time."""
         ...
@@ -79,29 +86,49 @@ class KafkaReader:
         self._clock = clock
         self._log = log
         self._positions: dict[TopicPartition, int] = {}
+        self._assigned: set[TopicPartition] = set()
+        """What the client reads: partitions that cannot be read, too, which have no position any more."""
         self._at_end: dict[TopicPartition, int] = {}
-        self._fault: KstateError | None = None
-        """Raised by the poll after the one that gave out the records before it."""
+        self._faults: dict[TopicPartition, KstateError] = {}
+        """Raised by the polls after the one that gave out the records before them."""
         self._silent_since: float | None = None
 
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
         self._positions = dict(positions)
-        self._at_end = {}
-        self._fault = self._watch.refusal = None
+        self._at_end, self._faults = {}, {}
+        self._watch.refusal = None
         self._watch.made_anew.clear()
+        self._assign_all()
+
+    def reassign(self, positions: Mapping[TopicPartition, int], gone: Iterable[TopicPartition] = ()) -> None:
+        changed = {*positions, *gone}
+        for facts in (self._positions, self._at_end, self._faults):
+            for source in changed & facts.keys():
+                del facts[source]
+        self._watch.made_anew &= {source.topic for source in self._positions}  # a new place is a new decision
+        self._positions |= positions
         try:
-            self._client.assign(positions)
+            self._client.reassign(positions, changed & self._assigned)
+        except ClientCallError as error:
+            self._watch.log(logging.INFO, "assigning all partitions anew: %s", error)
+            self._assign_all()
+        else:
+            self._assigned = (self._assigned - changed) | positions.keys()
+
+    def _assign_all(self) -> None:
+        try:
+            self._client.assign(self._positions)
         except ClientCallError as error:
             raise self._watch.judged(error, "assigning partitions") from error
+        self._assigned = set(self._positions)
 
     def poll(self, max_records: int, timeout: float) -> list[Batch]:
         self._check_refusal()
-        if self._fault is None:
+        if not self._faults:
             batches = self._batches(self._consume(min(max_records, _CONSUME_MAX), timeout))
-            if batches or self._fault is None:
+            if batches or not self._faults:
                 return batches
-        fault, self._fault = self._fault, None
-        raise fault
+        raise self._faults.pop(next(iter(self._faults)))
 
     def at_end(self) -> Mapping[TopicPartition, int]:
         return self._at_end
@@ -109,6 +136,7 @@ class KafkaReader:
     def close(self) -> None:
         self._client.discard()
         self._positions, self._at_end = {}, {}
+        self._assigned = set()
 
     def _consume(self, count_max: int, timeout: float) -> list[Run | Event]:
         """What is there; where nothing is, wait for the first: a wait for many would always last for `timeout`."""
@@ -190,7 +218,7 @@ class KafkaReader:
         source, position = event.source, self._positions[event.source]
         if event.code != "_PARTITION_EOF":
             if (fault := self._judged(event, position)) is not None:
-                self._fault = self._fault or fault
+                self._faults[source] = fault
                 del self._positions[source]  # the client goes on behind a damaged batch: that would be a gap
                 self._at_end.pop(source, None)
         elif event.offset >= position:

@@ -271,6 +271,13 @@ class MemoryReader:
         self._at_end = {}
         self._seen = {}
 
+    def reassign(self, positions: Mapping[TopicPartition, int], gone: Iterable[TopicPartition] = ()) -> None:
+        for source in {*positions, *gone}:
+            self._positions.pop(source, None)
+            self._at_end.pop(source, None)
+            self._seen.pop(source, None)
+        self._positions |= positions
+
     def poll(self, max_records: int, timeout: float) -> list[Batch]:  # noqa: ARG002 (virtual time: the caller waits)
         fault = self._log.fault("poll", self._subject())
         if fault is Fault.EMPTY:

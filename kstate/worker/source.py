@@ -19,17 +19,33 @@ class Inputs:
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._consumers: dict[TopicPartition, list[OwnedShard]] = {}
+        self._positions: dict[TopicPartition, int] | None = {}
+        """Where the reader stands, by what it gave out; None when that is not known. Invariant: never above the least
+        progress of any consumer, once placed."""
 
     def place(self, shards: Iterable[OwnedShard]) -> None:
-        """Read what these shards need, from where they stand; called when ownership changed or an epoch was undone."""
+        """Read what these shards need; called when ownership changed or an epoch was undone.
+
+        Only what must change is placed anew: what is new, what nobody needs any more, and what was read further than
+        the shards stand, say in an epoch that was undone. All else goes on with what was fetched of it.
+        """
         self._consumers = {}
-        positions: dict[TopicPartition, int] = {}
+        needed: dict[TopicPartition, int] = {}
         for shard in shards:
             for topic, offset in shard.positions().items():
                 source = TopicPartition(topic, shard.shard.partition)
                 self._consumers.setdefault(source, []).append(shard)
-                positions[source] = min(offset, positions.get(source, offset))
-        self._reader.assign(positions)
+                needed[source] = min(offset, needed.get(source, offset))
+        before, self._positions = self._positions, None
+        if before is None:
+            self._reader.assign(needed)
+            self._positions = needed
+            return
+        gone = before.keys() - needed.keys()
+        back = {source: offset for source, offset in needed.items() if offset < before.get(source, offset + 1)}
+        if gone or back:
+            self._reader.reassign(back, gone)
+        self._positions = {source: back.get(source, before.get(source, offset)) for source, offset in needed.items()}
 
     def partitions(self) -> Iterable[TopicPartition]:
         """What is read."""
@@ -40,11 +56,20 @@ class Inputs:
     ) -> list[tuple[OwnedShard, Batch]]:
         """Batches with their consumer, cut at the end offsets of a bounded run ((operator uid, source) → offset)."""
         routed = []
-        for batch in self._reader.poll(max_records, timeout):
+        for batch in self._read(max_records, timeout):
             for shard in self._consumers.get(batch.source, ()):
                 end = ends.get((shard.shard.operator, batch.source))
                 routed.append((shard, batch if end is None or batch.next_offset <= end else cut(batch, end)))
         return routed
+
+    def _read(self, max_records: int, timeout: float) -> list[Batch]:
+        positions, self._positions = self._positions, None  # a poll that fails may have moved the reader
+        batches = self._reader.poll(max_records, timeout)
+        if positions is not None:
+            for batch in batches:
+                positions[batch.source] = batch.next_offset
+        self._positions = positions
+        return batches
 
     def at_end(self) -> Mapping[TopicPartition, int]:
         """What is read to its end, with the position."""

@@ -9,7 +9,8 @@ from kstate.errors import ConfigError, FencedError, RetryableError, TaintedError
 from kstate.interfaces import Producer, TopicSpec
 from kstate.plan import TopicPartition
 from kstate.testing.memory_log import Call, Fault, MemoryLog
-from tests.contract.log_contract import DeleteBefore, DeleteTopic, LogContract, messages, opened, sent, visible
+from tests.contract.log_contract import DeleteBefore, DeleteTopic, messages, opened, sent, visible
+from tests.contract.places_contract import PlacesContract
 
 T0, T1 = TopicPartition("t", 0), TopicPartition("t", 1)
 
@@ -30,7 +31,7 @@ class VirtualClock(SystemClock):
         self.now += seconds
 
 
-class TestMemoryLog(LogContract):
+class TestMemoryLog(PlacesContract):
     """The contract over the model."""
 
     @pytest.fixture

@@ -12,7 +12,8 @@ from kstate.adapters.kafka import KafkaLog
 from kstate.clock import SystemClock
 from kstate.config import Settings
 from kstate.plan import TopicPartition
-from tests.contract.log_contract import DeleteBefore, DeleteTopic, LogContract
+from tests.contract.log_contract import DeleteBefore, DeleteTopic
+from tests.contract.places_contract import PlacesContract
 
 if TYPE_CHECKING:
     from kstate.testing.real_kafka import KafkaUnderTest
@@ -32,7 +33,7 @@ def admin(kstate_kafka: KafkaUnderTest) -> AdminClient:
     return AdminClient({"bootstrap.servers": kstate_kafka.bootstrap_servers})
 
 
-class TestKafkaLog(LogContract):
+class TestKafkaLog(PlacesContract):
     """The contract over a real broker."""
 
     @pytest.fixture

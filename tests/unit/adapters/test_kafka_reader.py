@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from kstate.config import Settings
 from kstate.errors import ConfigError, DataLossError, RetryableError
 from kstate.plan import TopicPartition
 
-A, B = TopicPartition("a", 0), TopicPartition("b", 1)
+A, B, C = TopicPartition("a", 0), TopicPartition("b", 1), TopicPartition("c", 2)
 
 
 @dataclass
@@ -23,9 +23,21 @@ class FakeConsumer:
 
     answers: list[list[Run | Event]] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
+    assigned: dict[TopicPartition, int] = field(default_factory=dict)
+    """Where each partition was put last."""
+    anew: int = 0
+    """How often the whole assignment was replaced."""
 
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
         self.answers.clear()
+        self.assigned = dict(positions)
+        self.anew += 1
+
+    def reassign(self, positions: Mapping[TopicPartition, int], gone: Collection[TopicPartition]) -> None:
+        for source in gone:
+            del self.assigned[source]
+        assert not positions.keys() & self.assigned.keys()
+        self.assigned |= positions
 
     def consume(self, count_max: int, seconds: float) -> list[Run | Event]:
         self.waits.append(seconds)
@@ -274,6 +286,80 @@ def test_a_new_assignment_forgets_errors_of_the_old(client: FakeConsumer, reader
     reader.poll(100, 0)
     reader.assign({B: 1})
     assert reader.poll(100, 0) == []
+
+
+def test_a_change_of_some_leaves_the_others_alone(client: FakeConsumer, reader: KafkaReader) -> None:
+    """What was fetched of them comes, from their positions; so does what is known of their ends."""
+    client.answers = [[run(A, 10, 11), eof(B, 3)], [run(A, 12), run(B, 0), run(C, 7, 8)], [run(A, 13)]]
+    reader.poll(100, 0)
+    reader.reassign({C: 7})
+    assert reader.at_end() == {B: 3}
+    first, second = reader.poll(100, 0)
+    assert (first.source, first.offsets, second.source, second.offsets) == (A, [12], C, [7, 8])
+    reader.reassign({C: 4, TopicPartition("d", 0): 1}, [B, TopicPartition("never", 0), C])
+    assert reader.at_end() == {}
+    assert client.assigned == {A: 10, C: 4, TopicPartition("d", 0): 1}
+    assert [batch.offsets for batch in reader.poll(100, 0)] == [[13]]
+    assert client.anew == 1
+
+
+def test_a_partition_may_be_read_again_from_an_earlier_place(client: FakeConsumer, reader: KafkaReader) -> None:
+    """From there on nothing is a repetition."""
+    client.answers = [[run(A, 10, 11), eof(A, 12)], [run(A, 4, 5), eof(A, 12)]]
+    reader.poll(100, 0)
+    reader.reassign({A: 4})
+    assert reader.at_end() == {}
+    (batch,) = reader.poll(100, 0)
+    assert (batch.offsets, batch.next_offset, reader.at_end()) == ([4, 5], 12, {A: 12})
+
+
+def test_errors_of_partitions_that_stay_are_told_those_of_others_forgotten(
+    client: FakeConsumer, reader: KafkaReader
+) -> None:
+    """Each by a poll of its own, once what came before was given out."""
+    reader.reassign({C: 0})
+    damaged = [Event(source, "_BAD_MSG", "damaged", 0) for source in (A, B, C)]
+    client.answers = [[run(A, 10), *damaged]]
+    assert [batch.offsets for batch in reader.poll(100, 0)] == [[10]]
+    reader.reassign({A: 11})
+    for name in ("b", "c"):
+        with pytest.raises(DataLossError, match=rf"{name}\["):
+            reader.poll(100, 0)
+    client.answers = [[run(A, 11), run(B, 5), run(C, 5)]]
+    assert [batch.offsets for batch in reader.poll(100, 0)] == [[11]]
+    reader.reassign({B: 0}, [C])
+    assert client.assigned == {A: 11, B: 0}
+
+
+def test_a_client_that_cannot_change_some_is_given_all_anew(
+    client: FakeConsumer, reader: KafkaReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each from its position: whatever was half done is undone."""
+
+    def fail(*_: object) -> None:
+        raise ClientCallError("_CONFLICT", "in the assignment already")
+
+    client.answers = [[run(A, 10, 11)]]
+    reader.poll(100, 0)
+    with monkeypatch.context() as patched:
+        patched.setattr(client, "reassign", fail)
+        reader.reassign({C: 7}, [B])
+    assert client.assigned == {A: 12, C: 7}
+    reader.reassign({C: 6, B: 1})
+    assert client.assigned == {A: 12, C: 6, B: 1}
+
+
+def test_a_new_place_is_a_decision_about_its_own_topic_only(
+    client: FakeConsumer, reader: KafkaReader, watch: ClientWatch
+) -> None:
+    """A topic that was made anew is refused for as long as a partition of it stays where it was."""
+    watch.made_anew |= {"a", "b"}
+    reader.reassign({B: 0, TopicPartition("a", 5): 0})
+    with pytest.raises(DataLossError, match=r"a\[0\]"):
+        reader.poll(100, 0)
+    reader.reassign({A: 0, TopicPartition("a", 5): 0})
+    client.answers = [[run(A, 0), run(B, 0)]]
+    assert [batch.source for batch in reader.poll(100, 0)] == [A, B]
 
 
 def test_nothing_is_given_out_of_a_topic_made_anew(
