@@ -70,6 +70,11 @@ def new_incarnation(app: str, name: str) -> str:
     return f"{app}-{name}-{secrets.token_hex(6)}"
 
 
+def new_order_id() -> str:
+    """An id for what a person asks of the leader, never used again."""
+    return secrets.token_hex(5)
+
+
 def on_stop(stop: Callable[[], None], overdue: Callable[[], object] | None = None, within_s: float = STOP_S) -> None:
     """SIGTERM, SIGINT and SIGHUP call `stop`, in the main thread between two instructions of Python.
 
