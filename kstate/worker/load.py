@@ -8,19 +8,37 @@ from dataclasses import replace
 from kstate.errors import KstateError
 from kstate.interfaces import Log
 from kstate.messages import Heartbeat, TileReport
-from kstate.plan import Member, Tile, reports_topic
+from kstate.plan import Member, Parked, Tile, reports_topic
 from kstate.wire import encode_report
+from kstate.worker.edges import WorkerEdges
+from kstate.worker.in_hand import InHand
 from kstate.worker.ownership import OwnedShard, Piece
+from kstate.worker.pulse import Pulse
+from kstate.worker.state_size import StateSizes
 
 
 class Load:
     """The newest snapshot; `beat` may be called from another thread than everything else."""
 
-    def __init__(self, app: str, member: Member, host: str, pid: int) -> None:
+    def __init__(self, app: str, member: Member, host: str, pid: int, edges: WorkerEdges | None = None) -> None:
+        """Without the worker's edges it knows nothing of how busy it is, how large its state, who died before."""
         self._topic = reports_topic(app)
         self._beats = 0
         self._opened = False
-        self.snapshot = Heartbeat(member.incarnation, member.name, host, pid, 0, 0, (), build=member.build)
+        self._in_hand = InHand() if edges is None else edges.in_hand
+        self._pulse = Pulse() if edges is None else edges.pulse
+        self._sizes = None if edges is None else StateSizes(edges.store, edges.clock)
+        self.snapshot = Heartbeat(
+            member.incarnation,
+            member.name,
+            host,
+            pid,
+            0,
+            0,
+            (),
+            build=member.build,
+            fatalities=self._in_hand.fatalities,
+        )
 
     def opened(self) -> None:
         """The transactional id is open: heartbeats may begin (S3)."""
@@ -30,16 +48,33 @@ class Load:
         self,
         plan_version: int,
         shards: Iterable[OwnedShard],
-        restoring: Iterable[Tile],
+        waiting: Iterable[Tile | TileReport],
         unfinished: Collection[Piece] = (),
+        parked: Iterable[Parked] = (),
     ) -> None:
         """Take a new snapshot; what it says of progress is committed, also in mid-epoch.
 
-        Of `unfinished` pieces it says none: they may stand at their ends and still have something to emit.
+        Of `unfinished` pieces it says none: they may stand at their ends and still have something to emit. `waiting`:
+        tiles that are being restored, and copies as they stand. `parked`: by the newest plan.
         """
-        running = [_running(shard, piece, told=piece not in unfinished) for shard in shards for piece in shard.pieces]
-        waiting = [TileReport(t.shard, t.key_range, t.grant, "restoring", 0, {}) for t in restoring]
-        self.snapshot = replace(self.snapshot, plan_version=plan_version, tiles=(*running, *waiting))
+        shards = list(shards)
+        sizes = {} if self._sizes is None else self._sizes.of(shards)
+        running = [
+            replace(
+                _running(shard, piece, told=piece not in unfinished),
+                state_bytes=sizes.get((shard.shard, piece.key_range), 0),
+            )
+            for shard in shards
+            for piece in shard.pieces
+        ]
+        others = [each if isinstance(each, TileReport) else _restoring(each) for each in waiting]
+        self._in_hand.passed(running, parked)
+        self.snapshot = replace(
+            self.snapshot,
+            plan_version=plan_version,
+            tiles=(*running, *others),
+            fatalities=self._in_hand.fatalities,
+        )
 
     def leaving(self) -> None:
         """The last epoch is committed: the tiles may be given away at once."""
@@ -54,7 +89,8 @@ class Load:
         if not self._opened:
             return
         self._beats += 1
-        log.report(self._topic, {"value": encode_report(replace(self.snapshot, sequence=self._beats)), "partition": 0})
+        beat = replace(self.snapshot, sequence=self._beats, busy_percent=self._pulse.busy_percent())
+        log.report(self._topic, {"value": encode_report(beat), "partition": 0})
 
 
 def _running(shard: OwnedShard, piece: Piece, *, told: bool) -> TileReport:
@@ -63,3 +99,7 @@ def _running(shard: OwnedShard, piece: Piece, *, told: bool) -> TileReport:
     progress = piece.progress if not piece.touched else newest.progress if newest else shard.starts
     epoch = newest.epoch if newest else 0
     return TileReport(shard.shard, piece.key_range, piece.grant, "running", epoch, dict(progress) if told else {})
+
+
+def _restoring(tile: Tile) -> TileReport:
+    return TileReport(tile.shard, tile.key_range, tile.grant, "restoring", 0, {})

@@ -81,6 +81,7 @@ class Processor:
         self._admission = machinery.admission
         self._firing = machinery.firing
         self._calls = calls
+        self._around = around
         self.external_topics = [each.topic for each in spec.inputs if not each.internal and each.table is None]
         self._inputs = {each.topic: each for each in spec.inputs}
 
@@ -158,15 +159,24 @@ class Processor:
         for window in self.windows:
             window.late = 0
 
-    def _enter(self, shard: OwnedShard, piece: Piece) -> None:
-        """Put the cursor into a piece, which learns what time it is."""
+    def _enter(self, shard: OwnedShard, piece: Piece, topic: str = "") -> None:
+        """Put the cursor into a piece, which learns what time it is; records of this topic follow, or what is due."""
+        self._around.in_hand.note(shard, piece, topic, self._begun)
         self.cursor.enter(shard, piece)
         piece.clock_ms = max(piece.clock_ms, self.cursor.clock_ms)
+
+    def _begun(self) -> tuple[int, int]:
+        """The offset of the last record that was begun, -1: none; and how many records and timers the epoch has had.
+
+        Another thread may ask, to see whether they grow.
+        """
+        batch, row = self.cursor.batch, self.cursor.row
+        return -1 if batch is None or row >= len(batch) else batch.offsets[row], self.rejects.handled
 
     def _part(self, shard: OwnedShard, part: Part, given: InputSpec) -> int | None:
         """One piece's part of a batch; the offset at which it stopped because the epoch is full, else None."""
         piece, admission = part.piece, self._admission
-        self._enter(shard, piece)
+        self._enter(shard, piece, given.topic)
         own, frames = without_frames(part) if given.internal else (part.own, [])
         decoded = admission.decoded(given, own, self.cursor.clock_ms)
         line = None
