@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 import typer
 
-from kstate.cli import check, coordinator, dev, moves, new, run, schema, worker
+from kstate.cli import check, coordinator, dev, moves, new, run, schema, status, top, worker
 
 app = typer.Typer(
     help="Elastic, fault-tolerant, exactly-once stateful stream processing on Kafka.",
@@ -35,6 +35,8 @@ app.command()(run.run)
 app.command()(worker.worker)
 app.command()(coordinator.coordinator)
 app.command()(dev.dev)
+app.command()(status.status)
+app.command()(top.top)
 app.command()(moves.split)
 app.command()(moves.merge)
 app.command()(moves.move)

@@ -122,15 +122,22 @@ class Ordering:
             for line in still_lines(self.progress, self.watch.observed):
                 self._tell(f"{self.elapsed_s:5.1f} s  {line}")
 
-    def _who_leads(self) -> str:
+    def _leader(self) -> str | None:
+        """Who was heard to lead just now."""
         observed = self.watch.observed
         silent = observed.leader_ms is None or self._edges.clock.time_ms() - observed.leader_ms > UNHEARD_S * 1000
-        return "no coordinator is heard" if silent else f"{observed.control.leader} leads, and has not answered"
+        return None if silent else observed.control.leader
+
+    def _who_leads(self) -> str:
+        leader = self._leader()
+        return "no coordinator is heard" if leader is None else f"{leader} leads, and has not answered"
 
     def _unanswered(self) -> RetryableError:
+        start = "start one with `kstate coordinator JOB` or `kstate run JOB`, then order again."
+        stuck = "see its log, and that it is of this release; then order again."
         return RetryableError(
             f"Nobody answered the order in {self.elapsed_s:.0f} s: {self._who_leads()}. It is not repeated any more.",
-            hint="see who runs with `kstate status`, start a leader with `kstate coordinator JOB`, then order again.",
+            hint=start if self._leader() is None else stuck,
         )
 
     def _now(self) -> float:

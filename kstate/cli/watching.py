@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -77,12 +78,19 @@ class Watch:
                 self.observed = report_read(self.observed, report, at_ms)
         return messages
 
+    def is_anyone_unheard(self, silence_max_ms: int) -> bool:
+        """Whether the leader, or a member of the newest plan, is silent as far as was read."""
+        shown = overview(self.app, self.observed, Surroundings({}, self._edges.clock.time_ms(), silence_max_ms))
+        leading = shown.leader is not None and shown.leader.state == "leading"
+        return not leading or any(worker.state == "silent" for worker in shown.workers)
+
     def overview(self, silence_max_ms: int) -> Overview:
-        """How the job stands now. Asks for the ends of the inputs: raises RetryableError, ConfigError."""
+        """How the job stands now. Asks for the ends of the inputs: raises RetryableError."""
         plan = self.observed.control.plan
         ends: Mapping[TopicPartition, int] = {}
         if plan is not None:
-            ends = self._edges.log.end_offsets(sorted(input_partitions(plan)), committed=False)
+            with suppress(ConfigError):  # one topic is gone, or must not be read: lags are not known then
+                ends = self._edges.log.end_offsets(sorted(input_partitions(plan)), committed=False)
         around = Surroundings(ends, self._edges.clock.time_ms(), silence_max_ms)
         return overview(self.app, self.observed, around)
 

@@ -74,7 +74,8 @@ def overview(app: str, observed: Observed, around: Surroundings) -> Overview:
 
 def input_partitions(plan: Plan) -> set[TopicPartition]:
     """All that is read by anybody: where ends are needed to know lags."""
-    return {TopicPartition(topic, partition) for _, topic, partition in plan.starts}
+    operators = {tile.shard.operator for tile in plan.tiles}
+    return {TopicPartition(topic, partition) for uid, topic, partition in plan.starts if uid in operators}
 
 
 def _job_state(view: ControlView, leader: LeaderStatus | None, workers: Iterable[WorkerStatus]) -> tuple[str, str]:
