@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from kstate.interfaces import Store
-from kstate.keyspace import slot_of
+from kstate.keyspace import KeyRange, slot_of
 from kstate.state.cells import DECODED_FACTOR, Cells, CheckedUndo, Journal, Ledger
 from kstate.state.checkpoint import Changes, TimeChange
 from kstate.state.columns import ABSENT, Entry, StateColumn, ValueFault
@@ -225,6 +225,13 @@ class StateCache:
             self._young.pop(entry.key_bytes, None)
         self.changed.clear()
         self.originals.clear()
+
+    def evict(self, key_range: KeyRange) -> None:
+        """Forget the entries of these slots, which are not owned any more; none of them is changed."""
+        for generation in (self._young, self._old):
+            for key in [key for key, entry in generation.items() if entry.slot in key_range]:
+                assert not generation[key].changed, "what is given away was committed"
+                del generation[key]
 
     def turn(self) -> None:
         """Drop the old generation and start a young one; only between epochs, when nothing is changed."""

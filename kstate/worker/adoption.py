@@ -1,74 +1,169 @@
-"""Tiles on their way to this worker: each is restored step by step beside the epochs of the tiles that run already."""
+"""Key ranges that do not run here, or not yet: copies that follow the backup log, and those on their way to run.
+
+    queued ──▶ brought forward ──▶ a copy that follows the log ──▶ adopted
+                       └─────────── to run at once ───────────────────▲
+
+Each goes on step by step, beside the epochs of what runs already. A copy that is to run takes H only then, hence after
+the plan that grants it was read (S1, S6), and goes on from where it stands.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from kstate.clock import Step, Steps
 from kstate.errors import RetryableError
-from kstate.plan import Tile
-from kstate.state.lineage import Lineage
+from kstate.keyspace import KeyRange
+from kstate.messages import TileReport
+from kstate.plan import Shard
+from kstate.state.follow import Follower
+from kstate.state.lineage import Lineage, released
+from kstate.worker.duties import Role
 
 AT_ONCE = 4
-"""Each restore has a reader of its own: threads and fetch buffers."""
+"""Each that is brought forward takes memory and fetches at full speed; copies at the log's end do not count."""
+
+
+class Place(NamedTuple):
+    """A key range of a shard."""
+
+    shard: Shard
+    key_range: KeyRange
+
+    def __str__(self) -> str:
+        return f"{self.shard} {self.key_range}"
 
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """A restored tile, ready to run."""
+    """A key range that is ready to run, with the state of its markers."""
 
-    tile: Tile
+    place: Place
+    grant: int
     lineage: Lineage
+    stored_bytes: int
+
+
+@dataclass(slots=True, eq=False)
+class _Copy:
+    place: Place
+    role: Role
+    follower: Follower
+    steps: Steps[Lineage | None] | None = None
+    """None before it begins, and after the log did not answer."""
+
+    @property
+    def is_at_rest(self) -> bool:
+        return not self.role.runs and self.follower.caught_up
+
+    @property
+    def phase(self) -> str:
+        """As in a TileReport."""
+        if self.role.runs:
+            return "restoring"
+        return "warm" if self.follower.caught_up else "warming"
+
+    def begin(self) -> Steps[Lineage | None]:
+        """Go on as the role says."""
+        awaits, key_range = self.role.awaits, self.place.key_range
+        if not self.role.runs:
+            return _endless(self.follower.tail())
+        if awaits is None:
+            return self.follower.adopt()
+        return self.follower.adopt(lambda lineage: released(lineage, key_range, awaits))
+
+    def stop(self) -> None:
+        """Let go of what is under way; what is in the store stays."""
+        if self.steps is not None:
+            self.steps.close()
+            self.steps = None
 
 
 class Adoptions:
-    """Tiles being restored, a few at a time in turn: while one waits for the log, another goes on.
+    """What is copied or restored, in turn: while one waits for the log, another goes on.
 
-    `restore` starts the restore of a tile; it takes H only then, hence after the plan that grants the tile was read
-    (S1).
+    Invariant: no two of them overlap, so each slot has one writer in the local store.
     """
 
-    def __init__(self, restore: Callable[[Tile], Steps[Lineage]]) -> None:
-        self._restore = restore
-        self._queued: deque[Tile] = deque()
-        self._running: deque[tuple[Tile, Steps[Lineage]]] = deque()
+    def __init__(self, follower: Callable[[Place], Follower]) -> None:
+        self._follower = follower
+        self._queued: deque[_Copy] = deque()
+        self._running: deque[_Copy] = deque()
         self._waits = 0
         """How many steps in a row were waits."""
 
-    def add(self, tile: Tile) -> None:
-        """Restore this tile after those already waiting."""
-        self._queued.append(tile)
+    def want(self, wanted: Mapping[Place, Role]) -> list[Place]:
+        """Go on with exactly these; what is here already goes on from where it stands. Returns what is given up."""
+        known = {copy.place: copy for copy in self._all()}
+        gone = [copy for place, copy in known.items() if place not in wanted]
+        for copy in gone:
+            copy.stop()
+            copy.follower.close()
+        copies = [known.get(place) or _Copy(place, role, self._follower(place)) for place, role in wanted.items()]
+        for copy in copies:
+            if copy.role != wanted[copy.place]:
+                copy.stop()
+                copy.role = wanted[copy.place]
+        self._running = deque(copy for copy in copies if copy.steps is not None)
+        waiting = [copy for copy in copies if copy.steps is None]
+        self._queued = deque(sorted(waiting, key=lambda copy: not copy.role.runs))
+        self._waits = 0
+        return [copy.place for copy in gone]
 
-    def tiles(self) -> list[Tile]:
-        """All that are not adopted yet."""
-        return [tile for tile, _ in self._running] + list(self._queued)
+    def places(self) -> list[Place]:
+        """All that are not adopted."""
+        return [copy.place for copy in self._all()]
+
+    def reports(self) -> list[TileReport]:
+        """How they stand, for a heartbeat."""
+        return [
+            TileReport(*copy.place, copy.role.grant, copy.phase, 0, {}, copy.follower.behind) for copy in self._all()
+        ]
 
     @property
     def waiting(self) -> bool:
-        """Every restore that runs waits for something."""
+        """All that are under way wait for something."""
         return self._waits >= len(self._running)
 
     def step(self) -> Step | Adopted | None:
-        """Go on by one step: the step taken, a tile that is ready, or None when there is nothing to restore.
+        """Go on by one step: the step taken, a key range that is ready, or None when there is nothing to do.
 
-        A RetryableError puts the tile back into the queue, to be restored from where its local copy stands.
+        A RetryableError puts it back into the queue, to go on from where the local copy stands.
         """
-        while self._queued and len(self._running) < AT_ONCE:
-            tile = self._queued.popleft()
-            self._running.append((tile, self._restore(tile)))
+        self._start_queued()
         if not self._running:
             return None
-        tile, steps = self._running.popleft()
+        copy = self._running.popleft()
+        assert copy.steps is not None
         try:
-            step = next(steps)
+            step = next(copy.steps)
         except StopIteration as done:
             self._waits = 0
-            return Adopted(tile, done.value)
+            copy.follower.close()
+            return Adopted(copy.place, copy.role.grant, done.value, copy.follower.stored_bytes)
         except RetryableError:
-            self._queued.append(tile)
+            copy.steps = None
+            self._queued.append(copy)
             raise
-        self._running.append((tile, steps))
+        self._running.append(copy)
         self._waits = self._waits + 1 if step.wait else 0
         return step
+
+    def _start_queued(self) -> None:
+        busy = sum(not copy.is_at_rest for copy in self._running)
+        while self._queued and busy < AT_ONCE:
+            copy = self._queued.popleft()
+            copy.steps = copy.begin()
+            self._running.append(copy)
+            busy += 1
+
+    def _all(self) -> Iterable[_Copy]:
+        return [*self._running, *self._queued]
+
+
+def _endless(steps: Steps[None]) -> Steps[Lineage | None]:
+    yield from steps
+    raise AssertionError("a copy follows its log until it is told otherwise")

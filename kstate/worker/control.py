@@ -5,9 +5,10 @@ from __future__ import annotations
 from enum import Enum
 
 from kstate.clock import Clock, Step, Steps
+from kstate.errors import KstateError
 from kstate.interfaces import Log
 from kstate.messages import Control, JobHalted, PlanPublished, TermStarted, WorkerDied
-from kstate.plan import Plan
+from kstate.plan import Plan, moves_fault, tiling_fault
 from kstate.state.control import ControlReader
 
 AWAIT_CONTROL = Step("await-control", wait=0.1)
@@ -62,10 +63,18 @@ class ControlFollower:
             return Standing.MEMBER
         return Standing.DEAD if incarnation in self._named else Standing.UNKNOWN
 
+    def _check(self, plan: Plan) -> None:
+        """Raise KstateError for a plan that nobody may act on (S8)."""
+        if self.plan is not None and plan.version <= self.plan.version:
+            raise KstateError(f"Control topic: plan {plan.version} follows plan {self.plan.version} (S8).")
+        if fault := tiling_fault(plan) or moves_fault(plan):
+            raise KstateError(f"Control topic: {fault} (S8).")
+
     def _take(self, messages: list[Control]) -> None:
         for message in messages:
             match message:
                 case PlanPublished(plan):
+                    self._check(plan)
                     self.plan = plan
                     self.own = plan if plan.build == self._build else self.own
                     self._dead.update(plan.dead)

@@ -81,11 +81,12 @@ def prepare(
 def _pieces(incarnation: str, shard: OwnedShard) -> Iterable[PieceEpoch]:
     shard.coalesce()
     for piece in shard.pieces:
-        if piece.touched:
+        release = shard.releasing(piece.key_range)
+        if piece.touched or release is not None:
             changes = shard.cache.changes(shard.changed_in(piece))
             changes = changes.joined(piece.partials.changes())
             name = PieceId(shard.operator_id, shard.shard.partition, piece.key_range)
-            end = EpochEnd(incarnation, piece.grant, piece.progress, piece.times)
+            end = EpochEnd(incarnation, piece.grant, piece.progress, piece.times, release)
             yield PieceEpoch(shard, piece, changes, checkpoint(name, changes, shard.lineage, end))
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from kstate.errors import KstateError
 from kstate.interfaces import Log
 from kstate.messages import Heartbeat, TileReport
-from kstate.plan import Member, Parked, Tile, reports_topic
+from kstate.plan import Member, Parked, reports_topic
 from kstate.wire import encode_report
 from kstate.worker.edges import WorkerEdges
 from kstate.worker.in_hand import InHand
@@ -48,14 +48,14 @@ class Load:
         self,
         plan_version: int,
         shards: Iterable[OwnedShard],
-        waiting: Iterable[Tile | TileReport],
+        copies: Iterable[TileReport],
         unfinished: Collection[Piece] = (),
         parked: Iterable[Parked] = (),
     ) -> None:
         """Take a new snapshot; what it says of progress is committed, also in mid-epoch.
 
-        Of `unfinished` pieces it says none: they may stand at their ends and still have something to emit. `waiting`:
-        tiles that are being restored, and copies as they stand. `parked`: by the newest plan.
+        Of `unfinished` pieces it says none: they may stand at their ends and still have something to emit. `copies`:
+        what is copied or restored, as it stands. `parked`: by the newest plan.
         """
         shards = list(shards)
         sizes = {} if self._sizes is None else self._sizes.of(shards)
@@ -67,12 +67,11 @@ class Load:
             for shard in shards
             for piece in shard.pieces
         ]
-        others = [each if isinstance(each, TileReport) else _restoring(each) for each in waiting]
         self._in_hand.passed(running, parked)
         self.snapshot = replace(
             self.snapshot,
             plan_version=plan_version,
-            tiles=(*running, *others),
+            tiles=(*running, *copies),
             fatalities=self._in_hand.fatalities,
         )
 
@@ -99,7 +98,3 @@ def _running(shard: OwnedShard, piece: Piece, *, told: bool) -> TileReport:
     progress = piece.progress if not piece.touched else newest.progress if newest else shard.starts
     epoch = newest.epoch if newest else 0
     return TileReport(shard.shard, piece.key_range, piece.grant, "running", epoch, dict(progress) if told else {})
-
-
-def _restoring(tile: Tile) -> TileReport:
-    return TileReport(tile.shard, tile.key_range, tile.grant, "restoring", 0, {})

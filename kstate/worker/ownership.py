@@ -1,19 +1,23 @@
 """What this worker owns of a shard: pieces, each with one progress, and which records they admit (rule S8).
 
-A *piece* is a key range with one chain of markers and one progress. Normally a tile is one piece; after splits and
-merges pieces with unequal progress run side by side, each skipping what it has done already, and coalesce when they
-are equal. Live progress runs ahead of the lineage by what the running epoch has read; a rollback makes them equal
-again.
+A *piece* is a key range with one chain of markers, one grant and one progress. Normally a tile is one piece; after
+splits and merges pieces with unequal progress run side by side, each skipping what it has done already, and coalesce
+when they are equal. Live progress runs ahead of the lineage by what the running epoch has read; a rollback makes them
+equal again.
+
+A key range that is to move is a piece of its own before it goes: pieces are cut between two epochs, when what they
+hold is what is committed. Its last marker then says RELEASE, and from that commit on it is not here any more (S6).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from kstate.interfaces import Batch
 from kstate.keyspace import FULL_RANGE, KeyRange, slot_of, slot_of_offset
-from kstate.plan import Shard, Tile
+from kstate.plan import Shard
 from kstate.progress import SlotMap
 from kstate.state.agenda import Agendas
 from kstate.state.cache import Entry, StateCache
@@ -94,6 +98,25 @@ class PieceMaker:
             touched=partials.pending,
         )
 
+    def cut(self, piece: Piece, at: int) -> tuple[Piece, Piece]:
+        """The slots of a piece below `at`, and those from there on; only between two epochs."""
+        lower, upper = piece.partials.cut(at)
+        return self._part_of(piece, lower), self._part_of(piece, upper)
+
+    def _part_of(self, piece: Piece, partials: Partials) -> Piece:
+        return Piece(
+            partials.key_range,
+            piece.grant,
+            dict(piece.progress),
+            self.watermarks(piece.times),
+            self.agendas(partials.key_range),
+            partials,
+            piece.clock_ms,
+            touched=piece.touched or partials.pending,
+            sent=piece.sent,
+            idle_at=piece.idle_at,
+        )
+
 
 class OwnedShard:
     """The part of one shard that this worker owns, its committed lineage and its cache."""
@@ -105,25 +128,58 @@ class OwnedShard:
         self.operator_id = operator_id
         self.cache = cache
         self.lineage: Lineage = SlotMap()
-        self.tiles: dict[KeyRange, Tile] = {}
+        self.grants: SlotMap[int] = SlotMap()
+        """Slot → the grant under which it is to run here; pieces take it on between two epochs."""
         self.pieces: list[Piece] = []
+        self.cuts: frozenset[int] = frozenset()
+        """Slots at which pieces are kept apart: the bounds of what is to move."""
+        self.releases: SlotMap[int] = SlotMap()
+        """Slot → the move whose release the plan orders."""
         self.starts = starts
         """Input topic → offset at which slots without a marker start."""
         self.table_ends: Mapping[str, int] = {}
         """Table topic → end to which it is read before any other input."""
         self.maker = maker
 
-    def adopt(self, tile: Tile, lineage: Lineage) -> None:
-        """Own a restored tile; its pieces start where its markers say."""
-        self.tiles[tile.key_range] = tile
-        for key_range, position in lineage.slice(tile.key_range):
-            self.lineage.assign(key_range, position)
-        self.pieces += self._committed_pieces(tile)
+    def adopt(self, key_range: KeyRange, grant: int, lineage: Lineage) -> None:
+        """Own a restored key range; its pieces start where its markers say."""
+        self.grants.assign(key_range, grant)
+        for part, position in lineage.slice(key_range):
+            self.lineage.assign(part, position)
+        self.pieces += self._committed_pieces(key_range, grant)
+
+    def arrange(self) -> bool:
+        """Between two epochs: cut the pieces where the plan wants it, and let them take on newer grants.
+
+        Whether anything is other than it was.
+        """
+        before = [(piece.key_range, piece.grant) for piece in self.pieces]
+        cuts = sorted({*self.cuts, *(key_range.lo for key_range, _ in self.grants)})
+        self.pieces = [part for piece in self.pieces for part in self._cut(piece, cuts)]
+        for piece in self.pieces:
+            piece.grant = self.grants.get(piece.key_range.lo) or piece.grant
+        return before != [(piece.key_range, piece.grant) for piece in self.pieces]
+
+    def releasing(self, key_range: KeyRange) -> int | None:
+        """The move that a piece is to be released for, once all pieces of the move are cut out."""
+        for ordered, move in self.releases:
+            if ordered.overlap(key_range) is not None:
+                pieces = [piece.key_range for piece in self.pieces if piece.key_range.overlap(ordered)]
+                return move if all(piece.overlap(ordered) == piece for piece in pieces) else None
+        return None
+
+    def give(self, key_range: KeyRange) -> None:
+        """A piece was released: it is not owned any more (S6)."""
+        self.pieces = [piece for piece in self.pieces if piece.key_range != key_range]
+        self.lineage.clear(key_range)
+        self.grants.clear(key_range)
+        self.releases.clear(key_range)
+        self.cache.evict(key_range)
 
     def rollback(self) -> None:
         """Forget the running epoch: live progress is what was committed."""
         self.cache.discard()
-        self.pieces = [piece for tile in self.tiles.values() for piece in self._committed_pieces(tile)]
+        self.pieces = [piece for part, grant in self.grants for piece in self._committed_pieces(part, grant)]
 
     def settled(self, stored_bytes: int) -> None:
         """The running epoch is committed; its changed values have this size."""
@@ -133,9 +189,18 @@ class OwnedShard:
             piece.agendas.settled()
             piece.partials.settle()
 
-    def _committed_pieces(self, tile: Tile) -> list[Piece]:
-        stored = replay_pieces(self.lineage, tile.key_range, self.starts)
-        return [self.maker.piece(piece, tile.grant, self.lineage) for piece in stored]
+    def _committed_pieces(self, key_range: KeyRange, grant: int) -> list[Piece]:
+        cuts = [key_range.lo, *sorted(cut for cut in self.cuts if key_range.lo < cut < key_range.hi), key_range.hi]
+        parts = [KeyRange(lo, hi) for lo, hi in pairwise(cuts)]
+        stored = [piece for part in parts for piece in replay_pieces(self.lineage, part, self.starts)]
+        return [self.maker.piece(piece, grant, self.lineage) for piece in stored]
+
+    def _cut(self, piece: Piece, cuts: Iterable[int]) -> list[Piece]:
+        parts = [piece]
+        for cut in cuts:
+            if parts[-1].key_range.lo < cut < parts[-1].key_range.hi:
+                parts[-1:] = self.maker.cut(parts[-1], cut)
+        return parts
 
     def positions(self) -> dict[str, int]:
         """Where the reader of each input topic must stand: the least progress of any piece.
@@ -154,7 +219,7 @@ class OwnedShard:
         return any(piece.progress[table] < self.table_ends[table] for piece in self.pieces)
 
     def coalesce(self) -> None:
-        """Join neighbouring pieces of one tile that stand at equal progress."""
+        """Join neighbouring pieces under one grant that stand at equal progress."""
         pieces: list[Piece] = []
         for piece in sorted(self.pieces, key=lambda p: p.key_range.lo):
             last = pieces[-1] if pieces else None
@@ -186,7 +251,7 @@ class OwnedShard:
         return [entry for entry in self.cache.changed if entry.slot in piece.key_range]
 
     def _mergeable(self, left: Piece, right: Piece) -> bool:
-        if left.key_range.hi != right.key_range.lo or left.key_range.hi in {tile.lo for tile in self.tiles}:
+        if left.key_range.hi != right.key_range.lo or left.grant != right.grant or left.key_range.hi in self.cuts:
             return False
         return left.progress == right.progress and not _behind_in_firing(*sorted((left, right), key=_watermark))
 

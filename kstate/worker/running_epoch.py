@@ -61,8 +61,7 @@ class RunningEpoch:
         self._settings: Settings = assembly.settings
         self._stuck = StuckInputs(edges.log, edges.clock, assembly.settings.failure, edges.logger.warning)
         self._passing = Passing(tiles, edges, assembly.topology.idle_ms)
-        tiles.around.full = self.due
-        tiles.around.in_hand = edges.in_hand
+        tiles.around.full = self.full
         self._intake = _Intake()
         self.in_doubt = False
         """A transaction of unknown outcome is being looked for: what is left now, the next incarnation finds out."""
@@ -72,11 +71,12 @@ class RunningEpoch:
         before = self._edges.clock.monotonic()
         fresh = self.empty
         if fresh:
+            self._tiles.arrange()
             self._passing.read_clock()
         self._begin(before)  # what fires may fill the epoch
         if self._passing.tick():
             yield FIRED
-        elif fresh:
+        elif fresh and not self._tiles.releasing:
             self._intake.started = None
         routed = yield from self._poll()
         records = sum(len(batch) for _, batch in routed)
@@ -111,7 +111,12 @@ class RunningEpoch:
         return self._intake.started is None
 
     def due(self) -> bool:
-        """Whether it ends now: by time, records or bytes."""
+        """Whether it ends now: it is full, or all that it is for is a release."""
+        intake = self._intake
+        return self.full() or (intake.started is not None and not intake.records and self._tiles.releasing)
+
+    def full(self) -> bool:
+        """Whether it takes in no more: by time, records or bytes."""
         intake, limits = self._intake, self._settings.epoch
         if intake.started is None:
             return False
@@ -150,6 +155,7 @@ class RunningEpoch:
             yield UNDONE
             return
         settle(prepared, self._app, offsets, self._edges.store)
+        tiles.settled(prepared)
         late = sum(processor.late for processor in tiles.processors.values())
         self._tell_failed()
         self._edges.logger.debug("committed", incarnation=incarnation, records=self._intake.records, late=late)
@@ -159,8 +165,7 @@ class RunningEpoch:
     def _poll(self) -> Steps[Routed]:
         limits = self._settings.epoch
         try:
-            with self._edges.pulse:
-                routed = self._tiles.poll(min(limits.poll_records, limits.records_max - self._intake.records))
+            routed = self._tiles.poll(min(limits.poll_records, limits.records_max - self._intake.records))
         except RetryableError as error:
             self._edges.logger.warning("broker-away", doing="reading", reason=str(error))
             yield RETRY
@@ -238,7 +243,6 @@ class RunningEpoch:
         """Roll back to what is committed: cache, progress, outputs, dead letters, and the reader's position."""
         incarnation = self._session.member.incarnation
         self._edges.logger.debug("undone", incarnation=incarnation, records=self._intake.records)
-        self._edges.in_hand.settled()
         for shard in self._tiles.shards.values():
             shard.rollback()
         for processor in self._tiles.processors.values():
@@ -248,7 +252,6 @@ class RunningEpoch:
 
     def _start(self) -> None:
         """The epoch is committed and stored: everything collected is done with."""
-        self._edges.in_hand.settled()
         for processor in self._tiles.processors.values():
             processor.start_epoch()
             processor.careful = False

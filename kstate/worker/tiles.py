@@ -1,8 +1,11 @@
 """The tiles of a worker, by the newest plan.
 
     granted ──▶ being restored (kstate.worker.adoption) ──▶ running, as part of a shard (kstate.worker.ownership)
+                    ▲                                          │
+    copied ─────────┘                        released ◀────────┘ the epoch that ends with RELEASE is committed
 
-Tiles are restored beside those that run already, and run from where their markers say.
+What a plan asks is read by kstate.worker.duties. Key ranges are restored beside those that run already, and run from
+where their markers say.
 """
 
 from __future__ import annotations
@@ -13,12 +16,15 @@ from typing import TypeAlias
 from kstate.clock import Step, Steps
 from kstate.errors import FencedError, RetryableError
 from kstate.interfaces import Batch
-from kstate.plan import Plan, Shard, Tile, TopicPartition, backup_topic
-from kstate.state.lineage import Lineage
-from kstate.state.restore import RestoreTarget, restore
-from kstate.worker.adoption import Adopted, Adoptions
+from kstate.plan import Plan, Shard, TopicPartition, backup_topic
+from kstate.progress import SlotMap
+from kstate.state.follow import Follower
+from kstate.state.restore import RestoreTarget, forget
+from kstate.worker.adoption import Adopted, Adoptions, Place
 from kstate.worker.assembly import Assembly
+from kstate.worker.duties import Duties, Role, duties
 from kstate.worker.edges import WorkerEdges
+from kstate.worker.epoch import Prepared
 from kstate.worker.lifecycle import RETRY
 from kstate.worker.load import Load
 from kstate.worker.ownership import OwnedShard, Piece
@@ -29,6 +35,8 @@ from kstate.worker.surroundings import Surroundings
 POLL_TIMEOUT_S = 0.05
 ADOPT_S = 0.05
 """How long tiles that run wait, per turn, for tiles that are being restored."""
+PUBLISH_S = 0.1
+"""While there are copies, heartbeats tell how they stood at most so long ago."""
 
 Routed: TypeAlias = list[tuple[OwnedShard, Batch]]
 """Batches with the shard that consumes them."""
@@ -54,38 +62,77 @@ class Tiles:
         self._load = load
         self._incarnation = incarnation
         self._inputs = Inputs(edges.log.reader())
-        self._adoptions = Adoptions(self._restore)
+        self._adoptions = Adoptions(self._follower)
+        self._given: dict[Shard, SlotMap[int]] = {}
+        """Slot → the newest grant under which this incarnation released it."""
+        self._left: dict[Shard, SlotMap[None]] = {}
+        """Slots whose local copy is not needed any more, as soon as nobody else needs it to come from here."""
         self._ends: dict[tuple[str, TopicPartition], int] = {}
         self._reading_tables: list[OwnedShard] = []
+        self._published_at = float("-inf")
 
     def take(self, plan: Plan, own: Plan | None) -> None:
-        """Queue what a newer plan grants; FencedError when it takes a tile away (S6 and S7 are not built yet).
+        """Do what a newer plan asks; FencedError when it takes a key range away that was not released (S6).
 
         `own` is the newest plan of this worker's build: every tile it has was granted in one of those, and a plan of
         another build may know other operators, states and inputs.
         """
         self._take_ids(own)
-        granted = set(plan.owned_by(self._incarnation))
-        held = {tile for shard in self.shards.values() for tile in shard.tiles.values()} | set(self._adoptions.tiles())
-        if taken := held - granted:
+        asked = duties(plan, self._incarnation, self._given)
+        for name, shard in self.shards.items():
+            self._keep(shard, asked.get(name, Duties()), plan)
+        wanted = {place: role for name, duty in asked.items() for place, role in self._missing(name, duty)}
+        if wanted and own is None:
             raise FencedError(
-                f"Plan {plan.version} takes {min(map(str, taken))} from this worker without a release: it stops.",
+                f"Plan {plan.version} is of build {plan.build}, and the one that granted {min(wanted)} to this worker "
+                "is gone: it stops.",
                 hint="nothing is lost; start the worker again and it joins as a new incarnation.",
             )
-        if granted and own is None:
-            raise FencedError(
-                f"Plan {plan.version} is of build {plan.build}, and the one that granted {min(map(str, granted))} to "
-                "this worker is gone: it stops.",
-                hint="nothing is lost; start the worker again and it joins as a new incarnation.",
-            )
-        for tile in sorted(granted - held, key=lambda t: (t.shard, t.key_range)):
-            self._adoptions.add(tile)
         self.plan = plan
+        for place in self._adoptions.want(wanted):
+            self._left.setdefault(place.shard, SlotMap()).assign(place.key_range, None)
+        if self._left:
+            self._tidy(asked, plan)
         ends = {(uid, TopicPartition(topic, p)): end for (uid, topic, p), end in plan.ends.items()}
         if ends != self._ends:
             self._ends = ends
             self.rewind()  # the reader went on beyond the old ends: what was cut off there is to be read after all
         self.publish()
+
+    def arrange(self) -> None:
+        """Between two epochs: let the pieces be as the plan wants them."""
+        changed = False
+        for shard in self.shards.values():
+            changed = shard.arrange() or changed
+        if changed:
+            self.publish()
+
+    @property
+    def releasing(self) -> bool:
+        """The next epoch's end releases something."""
+        shards = [shard for shard in self.shards.values() if len(shard.releases)]
+        return any(shard.releasing(piece.key_range) is not None for shard in shards for piece in shard.pieces)
+
+    def settled(self, prepared: Prepared) -> None:
+        """An epoch is committed and stored: what it released is not owned any more (S6)."""
+        released = [piece for piece in prepared.pieces if piece.checkpoint.marker.move is not None]
+        for piece in released:
+            shard, key_range = piece.shard, piece.piece.key_range
+            shard.give(key_range)
+            self._given.setdefault(shard.shard, SlotMap()).assign(key_range, piece.piece.grant)
+            self._left.setdefault(shard.shard, SlotMap()).assign(key_range, None)
+            self._edges.logger.info(
+                "released",
+                tile=f"{shard.shard} {key_range}",
+                move=piece.checkpoint.marker.move,
+                grant=piece.piece.grant,
+            )
+        if emptied := [name for name, shard in self.shards.items() if not shard.pieces]:
+            for name in emptied:
+                del self.shards[name]
+            self.rewind()
+        if released and self.plan is not None:
+            self.take(self.plan, self._own_plan)  # it may ask to have back, under a newer grant, what was released
 
     def adopt(self, stopped: Callable[[], bool]) -> Steps[None]:
         """Go on restoring: for a short while and without waiting when tiles run already, else until one does."""
@@ -109,6 +156,8 @@ class Tiles:
                 break
         if ready:
             self._own(ready)
+        elif self._adoptions.places() and self._edges.clock.monotonic() - self._published_at >= PUBLISH_S:
+            self.publish()  # copies come closer to the log's end without any epoch of this worker
 
     def poll(self, max_records: int) -> Routed:
         """At most so many records of the inputs, each batch with its shard, cut at the ends of a bounded run."""
@@ -139,7 +188,9 @@ class Tiles:
         """Let the next heartbeat tell how all tiles stand."""
         unfinished = self._unfinished() if self.bounded else frozenset()
         version = self.plan.version if self.plan else 0
-        self._load.publish(version, self.shards.values(), self._adoptions.tiles(), unfinished)
+        parked = self.plan.parked if self.plan else ()
+        self._load.publish(version, self.shards.values(), self._adoptions.reports(), unfinished, parked)
+        self._published_at = self._edges.clock.monotonic()
 
     @property
     def bounded(self) -> bool:
@@ -189,14 +240,47 @@ class Tiles:
         self._own_plan = own
         self.around.partitions = own.partitions
 
-    def _restore(self, tile: Tile) -> Steps[Lineage]:
+    def _keep(self, shard: OwnedShard, duty: Duties, plan: Plan) -> None:
+        """What runs goes on, under newer grants where the plan says so, and learns what of it is to move."""
+        for key_range, _ in list(shard.grants):
+            if gaps := duty.runs.gaps(key_range):
+                raise FencedError(
+                    f"Plan {plan.version} takes {shard.shard} {gaps[0]} from this worker without a release: it stops.",
+                    hint="nothing is lost; start the worker again and it joins as a new incarnation.",
+                )
+            for part, role in duty.runs.slice(key_range):
+                shard.grants.assign(part, role.grant)
+        shard.cuts, shard.releases = frozenset(duty.cuts), duty.releases
+
+    def _missing(self, name: Shard, duty: Duties) -> list[tuple[Place, Role]]:
+        """What is to run and does not, and what is to be copied."""
+        roles = duty.runs.copy()
+        for key_range, _ in self.shards[name].grants if name in self.shards else ():
+            roles.clear(key_range)
+        return [(Place(name, key_range), role) for key_range, role in [*roles, *duty.copies]]
+
+    def _tidy(self, asked: Mapping[Shard, Duties], plan: Plan) -> None:
+        """Drop local copies of what is somebody else's for good, and of what nobody wants copied any more."""
         assert self._own_plan is not None
-        app, edges = self._assembly.topology.app, self._edges
-        partition = TopicPartition(backup_topic(app, tile.shard.operator), tile.shard.partition)
-        operator_id = self._own_plan.registry.operators[tile.shard.operator]
-        timed = self._assembly.timed_states(tile.shard.operator, self._own_plan)
-        target = RestoreTarget(partition, operator_id, tile.key_range, timed)
-        return restore(edges.log, edges.store, target, edges.clock, self._assembly.settings)
+        for name, left in self._left.items():
+            duty = asked.get(name, Duties())
+            for key_range, _ in (*duty.runs, *duty.copies):
+                left.clear(key_range)
+            leaving = [m.key_range for m in plan.moves if m.shard == name and m.source == self._incarnation]
+            for key_range, _ in list(left):
+                if not any(key_range.overlap(each) for each in leaving):
+                    forget(
+                        self._edges.store, self._own_plan.registry.operators[name.operator], name.partition, key_range
+                    )
+                    left.clear(key_range)
+
+    def _follower(self, place: Place) -> Follower:
+        assert self._own_plan is not None
+        plan, assembly, edges, shard = self._own_plan, self._assembly, self._edges, place.shard
+        partition = TopicPartition(backup_topic(assembly.topology.app, shard.operator), shard.partition)
+        operator_id = plan.registry.operators[shard.operator]
+        target = RestoreTarget(partition, operator_id, place.key_range, assembly.timed_states(shard.operator, plan))
+        return Follower(edges.log, edges.store, target, edges.clock, assembly.settings)
 
     def _table_ends(self, shard: Shard) -> Mapping[str, int]:
         """How far the tables of a shard are to be read before anything else: in a bounded run not beyond its ends."""
@@ -209,11 +293,11 @@ class Tiles:
         """Run restored tiles from where their markers say."""
         assert self._own_plan is not None
         for adopted in ready:
-            name = adopted.tile.shard
+            name, key_range = adopted.place
             if name not in self.shards:
                 self.shards[name] = self._assembly.shard(name, self._own_plan, self._edges.store)
                 self.shards[name].table_ends = self._table_ends(name)
-            self.shards[name].adopt(adopted.tile, adopted.lineage)
-            self._edges.logger.info("adopted", tile=str(adopted.tile), grant=adopted.tile.grant)
+            self.shards[name].adopt(key_range, adopted.grant, adopted.lineage)
+            self._edges.logger.info("adopted", tile=str(adopted.place), grant=adopted.grant)
         self.rewind()
         self.publish()

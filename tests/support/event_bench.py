@@ -20,7 +20,7 @@ from kstate.api.topology import resolve
 from kstate.config import Settings
 from kstate.interfaces import Batch
 from kstate.keyspace import SLOTS, KeyRange
-from kstate.plan import Member, Plan, Registry, Shard, Tile, TopicPartition, backup_topic
+from kstate.plan import Member, Plan, Registry, Shard, TopicPartition, backup_topic
 from kstate.state.agenda import Agendas
 from kstate.state.lineage import stored_lineage
 from kstate.testing.memory_store import MemoryStore
@@ -217,7 +217,7 @@ class Bench:
 
     def _restart(self, owner: Owner) -> None:
         """Kill -9: another process begins with what is committed."""
-        tiles = list(owner.shard.tiles)
+        tiles = [key_range for key_range, _ in owner.shard.grants]
         self.owners[self.owners.index(owner)] = self._owner(tiles)
 
     def _recut(self) -> None:
@@ -242,7 +242,7 @@ class Bench:
         items = self.treatment.agenda_items
         shard.maker = replace(shard.maker, agendas=lambda key_range: Agendas(self.store, 1, 0, key_range, items))
         for key_range in tiles:
-            shard.adopt(Tile(name, key_range, "w", self.grant), stored_lineage(self.store, 1, 0))
+            shard.adopt(key_range, self.grant, stored_lineage(self.store, 1, 0))
         owner = Owner(processor, shard)
         around.full = lambda: owner.started and self.rng.random() < self.treatment.full
         self._rewind(owner)

@@ -14,7 +14,7 @@ from kstate.api.topology import resolve
 from kstate.config import Settings, StateSettings
 from kstate.interfaces import Batch
 from kstate.keyspace import FULL_RANGE, KeyRange, partition_of
-from kstate.plan import Member, Plan, Registry, Shard, Tile, TopicPartition, backup_topic
+from kstate.plan import Member, Plan, Registry, Shard, TopicPartition, backup_topic
 from kstate.progress import SlotMap
 from kstate.state.replay import ReplayPiece
 from kstate.testing.memory_store import MemoryStore
@@ -63,8 +63,8 @@ class Bench:
         self.around = Surroundings(self.store, self.plan.partitions)
         self.processor: Processor = assembly.processors(self.plan, self.around)[spec.uid]
         self.shard: OwnedShard = assembly.shard(Shard(spec.uid, 0), self.plan, self.store)
-        for key_range in self.ranges:
-            self.shard.adopt(Tile(Shard(spec.uid, 0), key_range, "w-1", 1), SlotMap())
+        for grant, key_range in enumerate(self.ranges, 1):
+            self.shard.adopt(key_range, grant, SlotMap())
         self.next_offset = 0
 
     def piece(self, key_range: KeyRange, progress: int) -> Piece:
