@@ -1,9 +1,20 @@
-"""Heartbeats from a thread of their own: a handler that computes for long must not make its worker look dead."""
+"""Heartbeats from a thread of their own: a handler that computes for long must not make its worker look dead.
+
+The thread that beats also watches. A handler in an endless loop of Python is noticed by it (`watch`). One that never
+gives the interpreter's lock back, in a regular expression or native code, stops the heartbeats too; then only a thread
+that needs no lock can end the process: `frozen_s` after the last beat it writes to stderr where every thread stood, and
+ends it with exit code 1.
+"""
 
 from __future__ import annotations
 
+import faulthandler
 import logging
+import os
+import sys
 import threading
+import time
+import traceback
 from collections.abc import Callable
 from types import TracebackType
 
@@ -14,15 +25,27 @@ _JOIN_SECONDS = 2.0
 
 
 class HeartbeatThread:
-    """Calls `send` every `interval` seconds while it is entered; what it raises is logged, the next beat comes."""
+    """Calls `watch`, then `send`, every `interval` seconds while it is entered.
 
-    def __init__(self, send: Callable[[], None], interval: float) -> None:
-        self._send = send
+    What they raise is logged, the next beat comes.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[], None],
+        interval: float,
+        watch: Callable[[], None] = lambda: None,
+        frozen_s: float | None = None,
+    ) -> None:
+        """`frozen_s` None: a process that cannot beat lives on."""
+        self._calls = (watch, send)
         self._interval = interval
+        self._frozen_s = frozen_s
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def __enter__(self) -> HeartbeatThread:
+        self._rearm()
         self._thread.start()
         return self
 
@@ -31,10 +54,36 @@ class HeartbeatThread:
     ) -> None:
         self._over.set()
         self._thread.join(_JOIN_SECONDS)
+        if self._frozen_s is not None:
+            faulthandler.cancel_dump_traceback_later()
 
     def _run(self) -> None:
         while not self._over.wait(self._interval):
-            try:
-                self._send()
-            except Exception as error:  # noqa: BLE001 (a thread that dies of one bad beat is a worker declared dead)
-                _logger.warning("a heartbeat was not sent: %s", error)
+            self._rearm()
+            for call in self._calls:
+                try:
+                    call()
+                except Exception as error:  # noqa: BLE001 (a thread that dies of one bad beat is a worker declared dead)
+                    _logger.warning("a heartbeat was not sent: %s", error)
+
+    def _rearm(self) -> None:
+        if self._frozen_s is not None:
+            faulthandler.dump_traceback_later(self._frozen_s, exit=True, file=sys.__stderr__)
+
+
+def main_thread_at() -> str:
+    """Where the main thread is just now, innermost line first: `f (file.py:12) ← g (…)`."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)  # noqa: SLF001 (the only way there is)
+    calls = traceback.extract_stack(frame)[-4:] if frame is not None else []
+    return " ← ".join(f"{call.name} ({call.filename}:{call.lineno})" for call in reversed(calls))
+
+
+def cpu_s() -> float:
+    """Processor time of the calling thread, seconds."""
+    return time.thread_time()
+
+
+def end_now(exit_code: int) -> None:
+    """End this process without another instruction of it."""
+    sys.stderr.flush()
+    os._exit(exit_code)

@@ -31,7 +31,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 from zlib import crc32
 
 from kstate.errors import DecodeError
@@ -41,6 +41,9 @@ from kstate.plan import Parked, Shard
 from kstate.progress import SlotMap
 from kstate.state.frames import FieldReader, pack_text
 from kstate.worker.ownership import OwnedShard, Piece
+
+Mark: TypeAlias = Callable[[], tuple[int, int]]
+"""How far user code is: the offset of the last record begun, or -1; how many records and timers the epoch has had."""
 
 DEATHS_KEPT = 16
 """Places remembered; more than a few are never outstanding at once."""
@@ -112,8 +115,7 @@ class Held(NamedTuple):
     number: int
     """Grows with every note."""
     place: Place
-    mark: Callable[[], object]
-    """How far it is: another value each time when it goes on."""
+    mark: Mark
 
 
 def counted(deaths: tuple[Deaths, ...], place: Place) -> tuple[Deaths, ...]:
@@ -167,7 +169,7 @@ class InHand:
         places = [(each.place, each.count) for each in self._deaths]
         return tuple(Fatality(p.shard, p.key_range, p.topic, p.offset, count) for p, count in places)
 
-    def note(self, shard: OwnedShard, piece: Piece, topic: str, mark: Callable[[], object]) -> None:
+    def note(self, shard: OwnedShard, piece: Piece, topic: str, mark: Mark) -> None:
         """Records of this topic, or with "" what is due without any, are about to be handed to the operator."""
         if self._notes is None:
             return
