@@ -62,6 +62,7 @@ class RunningEpoch:
         self._stuck = StuckInputs(edges.log, edges.clock, assembly.settings.failure, edges.logger.warning)
         self._passing = Passing(tiles, edges, assembly.topology.idle_ms)
         tiles.around.full = self.full
+        tiles.around.in_hand = edges.in_hand
         self._intake = _Intake()
         self.in_doubt = False
         """A transaction of unknown outcome is being looked for: what is left now, the next incarnation finds out."""
@@ -165,7 +166,8 @@ class RunningEpoch:
     def _poll(self) -> Steps[Routed]:
         limits = self._settings.epoch
         try:
-            routed = self._tiles.poll(min(limits.poll_records, limits.records_max - self._intake.records))
+            with self._edges.pulse:
+                routed = self._tiles.poll(min(limits.poll_records, limits.records_max - self._intake.records))
         except RetryableError as error:
             self._edges.logger.warning("broker-away", doing="reading", reason=str(error))
             yield RETRY
@@ -243,6 +245,7 @@ class RunningEpoch:
         """Roll back to what is committed: cache, progress, outputs, dead letters, and the reader's position."""
         incarnation = self._session.member.incarnation
         self._edges.logger.debug("undone", incarnation=incarnation, records=self._intake.records)
+        self._edges.in_hand.settled()
         for shard in self._tiles.shards.values():
             shard.rollback()
         for processor in self._tiles.processors.values():
@@ -252,6 +255,7 @@ class RunningEpoch:
 
     def _start(self) -> None:
         """The epoch is committed and stored: everything collected is done with."""
+        self._edges.in_hand.settled()
         for processor in self._tiles.processors.values():
             processor.start_epoch()
             processor.careful = False
