@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,17 @@ from kstate.coordinator.leader import Leader, Office
 from kstate.description import JobDescription
 from kstate.errors import FINAL_EXIT_CODES, CorruptStateError, KstateError, RetryableError
 from kstate.interfaces import Codecs
-from kstate.messages import Heartbeat, PlanPublished, ProcessExited, TileReport
+from kstate.messages import (
+    Control,
+    Heartbeat,
+    JobHalted,
+    OrderAnswered,
+    PlanPublished,
+    ProcessExited,
+    TermStarted,
+    TileReport,
+    WorkerDied,
+)
 from kstate.plan import Member, Plan, Tile, TopicPartition, control_topic, reports_topic
 from kstate.testing.memory_store import MemoryStore
 from kstate.testing.world import Process, Status, World
@@ -92,8 +102,17 @@ class Cluster:
         self._leaders: dict[Process, Leader] = {}
         self.stores: dict[str, MemoryStore] = {}
         """Data folders by worker name: they outlive processes."""
+        self.processes: dict[str, Process] = {}
+        """Every process ever, by its incarnation."""
         self.plans: list[Plan] = []
-        """Every committed plan, in order."""
+        """Every committed plan, in order; as the next four it is what `plan` has read so far."""
+        self.dead: set[str] = set()
+        """Whose death is committed."""
+        self.leader = ""
+        """Incarnation of the newest term's leader."""
+        self.halted = False
+        self.verdicts: dict[str, list[str]] = {}
+        """Order → what was answered; more than one answer would be one too many."""
         self._logger = logger
         self._stopped: set[Process] = set()
         """Workers that were told to stop: their exit code 0 does not say that the job is complete."""
@@ -118,6 +137,7 @@ class Cluster:
             "worker", name, member.incarnation, worker.run(), self._beats(lambda: load.beat(world.log))
         )
         self.workers[process] = worker
+        self.processes[member.incarnation] = process
         self.live[member.incarnation] = worker
         process.gone = self._worker_gone
         return process
@@ -131,6 +151,7 @@ class Cluster:
         leader = blueprint.leader(blueprint.description, blueprint.settings, edges, office)
         process = world.start("leader", name, incarnation, leader.run(), self._beats(leader.beat))
         self._leaders[process] = leader
+        self.processes[incarnation] = process
         process.gone = lambda gone: self._gone(gone, self.start_leader)
         return process
 
@@ -214,22 +235,49 @@ class Cluster:
             log, start = logs[0], max(self._control_position, logs[0].start)
             self._control_position = log.stable_end
             for record in log.records(start, log.stable_end):
-                message = decode_control(record.value or b"")
-                if isinstance(message, PlanPublished):
-                    self.plans.append(message.plan)
+                self._take(decode_control(record.value or b""))
         return self.plans[-1] if self.plans else None
 
+    def _take(self, message: Control) -> None:
+        match message:
+            case PlanPublished(plan, _, order):
+                self.plans.append(plan)
+                if order:
+                    self.verdicts.setdefault(order, []).append("begun")
+            case OrderAnswered(_, order, accepted, _):
+                self.verdicts.setdefault(order, []).append("nothing to do" if accepted else "refused")
+            case WorkerDied(_, incarnation, _):
+                self.dead.add(incarnation)
+            case TermStarted(_, leader):
+                self.leader = leader
+            case JobHalted():
+                self.halted = True
+
     def settled(self) -> bool:
-        """Everything that was sent is processed and committed, and every tile runs where the plan says."""
+        """All that was sent is processed and committed, every tile runs where the plan says, and nothing moves."""
         if not self.world.quiet or any(p.main.at not in RESTING for p in self.world.running() if p in self.workers):
             return False
         plan = self.plan()
-        if plan is None:
+        if plan is None or plan.moves:
             return False
         if not all(worker.at_rest for worker in self.live.values()):
             return False
         beats = {incarnation: worker.load.snapshot for incarnation, worker in self.live.items()}
         return all(self._is_done(tile, beats) for tile in plan.tiles)
+
+    def unrest(self) -> Iterator[str]:
+        """Why it is not settled, for people."""
+        plan = self.plan()
+        for process in self.world.running():
+            if process in self.workers and process.main.at not in RESTING:
+                yield f"{process.incarnation} is at {process.main.at}"
+        yield from (f"{i} has an epoch to commit" for i, worker in self.live.items() if not worker.at_rest)
+        if plan is None:
+            yield "there is no plan"
+            return
+        yield from (f"{move} from {move.source} to {move.target} is {move.phase}" for move in plan.moves)
+        beats = {incarnation: worker.load.snapshot for incarnation, worker in self.live.items()}
+        yield from (f"{tile} of {tile.worker} is not done" for tile in plan.tiles if not self._is_done(tile, beats))
 
     def _is_done(self, tile: Tile, beats: Mapping[str, Heartbeat]) -> bool:
         beat = beats.get(tile.worker or "")

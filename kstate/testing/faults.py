@@ -55,6 +55,8 @@ class Trigger:
     """A blow that hits the process which takes the n-th step of a name, counted over all processes of the role."""
 
     role: str
+    """"worker" or "leader"; or the part in a move: "source", "target", "releaser", "adopter", and "mover", the leader.
+    """
     step: str
     nth: int
     blow: Blow

@@ -92,10 +92,10 @@ class Inspection:
         """The tiles of an operator with the stores of their owners, in order of partition and slot."""
         plan = self._cluster.plan()
         assert plan is not None, "the driver runs"
-        names = {process.incarnation: process.name for process in self._cluster.world.running()}
+        processes = self._cluster.processes
         for tile in sorted(plan.tiles, key=lambda t: (t.shard.partition, t.key_range)):
-            if tile.shard.operator == spec.uid and tile.worker in names:
-                yield tile, self._cluster.stores[names[tile.worker]]
+            if tile.shard.operator == spec.uid and tile.worker in processes:
+                yield tile, self._cluster.stores[processes[tile.worker].name]
 
     def _ids(self, spec: OperatorSpec, state: StateSpec) -> tuple[int, int]:
         """Of operator and state, in the plan's registry."""

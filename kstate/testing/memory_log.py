@@ -69,6 +69,13 @@ class PendingMarker(NamedTuple):
     committed: bool
 
 
+class Opened(NamedTuple):
+    """A transactional id was opened: by a producer of its own, or by somebody who fences it."""
+
+    transactional_id: str
+    by_owner: bool
+
+
 class PendingRequest(NamedTuple):
     """A late EndTxn or report that may still arrive."""
 
@@ -91,6 +98,8 @@ class MemoryLog:
         self._injected: list[tuple[Call, Fault]] = []
         self._denied: set[str] = set()
         self._requests: list[PendingRequest] = []
+        self.opens: list[Opened] = []
+        """Every open and fence that took effect, in order."""
 
     # -- Log
 
@@ -241,6 +250,7 @@ class MemoryLog:
         if fault is Fault.NOT_APPLIED:
             raise RetryableError(f"{operation} of {transactional_id!r}: no answer.")
         epoch = self.broker.init(transactional_id)
+        self.opens.append(Opened(transactional_id, by_owner=operation == "open"))
         if fault is Fault.APPLIED:
             raise RetryableError(f"{operation} of {transactional_id!r}: no answer.")
         return epoch

@@ -25,6 +25,14 @@ def leader_steps() -> frozenset[str]:
     return frozenset(chain(_names("kstate.coordinator"), _names_in("kstate.state", "freshness.py")))
 
 
+@cache
+def copy_steps() -> frozenset[str]:
+    """Steps of a worker that makes, or follows, a copy of a key range."""
+    modules = ("freshness.py", "restore.py", "follow.py")
+    there = [module for module in modules if files("kstate.state").joinpath(module).is_file()]
+    return frozenset(chain.from_iterable(_names_in("kstate.state", module) for module in there))
+
+
 def _names(package: str) -> Iterator[str]:
     trees = [ast.parse(f.read_text("utf-8")) for f in files(package).iterdir() if f.name.endswith(".py")]
     prefixes = sorted({name for tree in trees for name in _prefixes(tree)})

@@ -3,10 +3,12 @@
 *While it runs* it looks at each transaction when it is decided, before its markers are visible anywhere, because who
 owned what at that moment is known only then:
 
-- an incarnation that commits a marker for slots which another one runs under a newer grant is one of two owners;
+- an incarnation that commits a marker for slots which another one runs under a newer grant, or which it has released
+  itself, is one of two owners; so is one that runs what another one still owns (kstate.testing.handovers);
 - a marker that follows an older epoch than the newest one does that epoch again: doubled; one that follows an epoch
   which was never committed stands on a loss;
-- progress that goes back doubles; every plan tiles, and versions only grow (S8).
+- progress that goes back doubles; every plan tiles, its moves lie within their sources' tiles, and versions only grow
+  (S8); what becomes of a range under release is checked from plan to plan (S7); an order is carried out once.
 
 *In the end* the outputs that a read_committed reader has seen, and the state, local and as restored from the backup,
 are compared with the result computed offline (kstate.testing.results).
@@ -18,11 +20,12 @@ from typing import NamedTuple
 
 from kstate.keyspace import KeyRange
 from kstate.messages import Heartbeat
-from kstate.plan import Shard, backup_topic, tiling_fault
+from kstate.plan import Shard, backup_topic, moves_fault, tiling_fault
 from kstate.progress import Progress, SlotMap
 from kstate.state.blocks import decode_frame
 from kstate.state.markers import Marker
 from kstate.testing.cluster import Cluster
+from kstate.testing.handovers import Handovers
 from kstate.testing.memory_broker import PartitionLog, Transaction
 from kstate.testing.violations import Kind, Violation
 
@@ -30,18 +33,11 @@ VIOLATIONS_MAX = 20
 """One break shows in many ways; the first ones tell the story."""
 
 
-class _Owner(NamedTuple):
-    """Who runs some slots, under which grant."""
-
-    grant: int
-    incarnation: str
-
-
 class _Standing(NamedTuple):
     """The newest decided marker of some slots."""
 
     epoch: int
-    owner: _Owner
+    incarnation: str
     progress: Progress
 
 
@@ -50,13 +46,14 @@ class Oracle:
 
     def __init__(self, cluster: Cluster) -> None:
         self.violations: list[Violation] = []
+        self.handovers = Handovers(self.report, cluster.dead)
         self._cluster = cluster
         self._backups: list[tuple[Shard, PartitionLog]] = []
         self._scanned: list[int] = []
         self._undecided: dict[Transaction, list[tuple[Shard, Marker]]] = {}
         self._standing: dict[Shard, SlotMap[_Standing]] = {}
-        self._running: dict[Shard, SlotMap[_Owner]] = {}
         self._heard: dict[str, Heartbeat] = {}
+        self._opened = 0
         self._plans = 0
 
     def watch(self) -> None:
@@ -69,8 +66,10 @@ class Oracle:
             if transaction.committed:
                 for shard, marker in markers:
                     self._judge(shard, marker)
-        self._note_owners()
+        self._cluster.plan()
+        self._note_opens()
         self._check_plans()
+        self._note_owners()
 
     def report(self, kind: Kind, text: str) -> None:
         """Add a finding."""
@@ -101,13 +100,8 @@ class Oracle:
 
     def _judge(self, shard: Shard, marker: Marker) -> None:
         """A marker is committed."""
-        owner = _Owner(marker.grant, marker.incarnation)
         name = f"{marker.incarnation}, grant {marker.grant}, epoch {marker.epoch} of {shard} {marker.key_range}"
-        for piece, other in self._running.get(shard, SlotMap()).slice(marker.key_range):
-            if other.incarnation != owner.incarnation and other.grant >= owner.grant:
-                self.report(
-                    Kind.TWO_OWNERS, f"{name}: {other.incarnation} runs {piece} under grant {other.grant} by then"
-                )
+        self.handovers.committed(name, shard, marker)
         standing = self._standing.setdefault(shard, SlotMap())
         before = SlotMap(marker.previous)
         for piece, newest in standing.slice(marker.key_range):
@@ -115,18 +109,25 @@ class Oracle:
         for gap in standing.gaps(marker.key_range):
             if len(before.slice(gap)):
                 self.report(Kind.LOST, f"{name} follows {before.slice(gap)!r}, which was never committed")
-        standing.assign(marker.key_range, _Standing(marker.epoch, owner, marker.progress))
+        standing.assign(marker.key_range, _Standing(marker.epoch, marker.incarnation, marker.progress))
 
     def _judge_piece(self, name: str, marker: Marker, before: SlotMap[int], piece: KeyRange, newest: _Standing) -> None:
         followed = max(before.values(), default=0)
         if before != SlotMap([(piece, newest.epoch)]):
             kind = Kind.DOUBLED if followed < newest.epoch else Kind.LOST
-            self.report(kind, f"{name} follows {before!r}, {newest.owner.incarnation} committed {newest.epoch} before")
+            self.report(kind, f"{name} follows {before!r}, {newest.incarnation} committed {newest.epoch} before")
         elif back := [topic for topic, at in newest.progress.items() if marker.progress.get(topic, at) < at]:
             self.report(Kind.DOUBLED, f"{name}: progress of {piece} goes back on {', '.join(back)}")
 
+    def _note_opens(self) -> None:
+        """Who opened which transactional id; a death that is committed by then is known by now."""
+        opens = self._cluster.world.log.opens
+        for index in range(self._opened, len(opens)):
+            self.handovers.opened(opens[index].transactional_id, by_owner=opens[index].by_owner)
+        self._opened = len(opens)
+
     def _note_owners(self) -> None:
-        """Who runs what, as each worker says itself; the newest grant counts, also once its holder has died."""
+        """Who runs what, as each worker says itself."""
         for incarnation, worker in self._cluster.live.items():
             beat = worker.load.snapshot
             if self._heard.get(incarnation) is beat:
@@ -134,17 +135,19 @@ class Oracle:
             self._heard[incarnation] = beat
             for tile in beat.tiles:
                 if tile.phase == "running":
-                    owners = self._running.setdefault(tile.shard, SlotMap())
-                    known = [owner.grant for _, owner in owners.slice(tile.key_range)]
-                    if all(grant < tile.grant for grant in known):
-                        owners.assign(tile.key_range, _Owner(tile.grant, incarnation))
+                    self.handovers.runs(incarnation, tile)
 
     def _check_plans(self) -> None:
-        self._cluster.plan()
         plans = self._cluster.plans
         for index in range(self._plans, len(plans)):
-            if fault := tiling_fault(plans[index]):
+            plan, before = plans[index], plans[index - 1] if index else None
+            if fault := tiling_fault(plan) or moves_fault(plan):
                 self.report(Kind.PLAN, fault)
-            if index and plans[index].version <= plans[index - 1].version:
-                self.report(Kind.PLAN, f"plan {plans[index].version} follows plan {plans[index - 1].version}")
+            if before and plan.version <= before.version:
+                self.report(Kind.PLAN, f"plan {plan.version} follows plan {before.version}")
+            self.handovers.planned(before, plan)
+        if self._plans < len(plans):
+            for order, answers in self._cluster.verdicts.items():
+                if len(answers) > 1:
+                    self.report(Kind.PLAN, f"order {order} is answered {len(answers)} times")
         self._plans = len(plans)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
+from kstate.api.specs import PartialSpec
 from kstate.clock import run_steps
 from kstate.errors import KstateError
 from kstate.keyspace import FULL_RANGE, partition_of, slot_of
@@ -13,21 +14,26 @@ from kstate.state.layout import key_suffix, shard_prefix
 from kstate.state.restore import RestoreTarget, restore
 from kstate.state.values import split_value
 from kstate.testing.cluster import Cluster
+from kstate.testing.inspection import Inspection
 from kstate.testing.memory_store import MemoryStore
-from kstate.testing.sample_job import PARTITIONS, STATES, Balance, Counted, Expected
+from kstate.testing.sample_job import PARTITIONS, Balance, Closed, Counted, Totals
+from kstate.testing.sample_results import Expected
 from kstate.testing.violations import Kind, Violation
 
 
-def output_violations(seen: Iterable[Counted | Balance], expected: Expected) -> Iterator[Violation]:
+def output_violations(seen: Iterable[Counted | Balance | Closed], expected: Expected) -> Iterator[Violation]:
     """What is wrong with the outputs, given in the order of their partitions."""
     counts: dict[str, list[Counted]] = defaultdict(list)
     balances: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    closed: dict[tuple[str, str], list[Closed]] = defaultdict(list)
     for record in seen:
         match record:
             case Counted(word):
                 counts[word].append(record)
             case Balance(account, payment, total):
                 balances[account].append((payment, total))
+            case Closed(what, key):
+                closed[what, key].append(record)
     for word in sorted({*counts, *expected.lines_of}):
         lines = Counter(record.line for record in counts[word])
         wanted = expected.lines_of.get(word, Counter())
@@ -39,6 +45,8 @@ def output_violations(seen: Iterable[Counted | Balance], expected: Expected) -> 
         yield from _difference(f"account {account!r}, payment", payments, wanted) or _balance_faults(
             account, balances[account], rows
         )
+    for place in sorted({*closed, *expected.closed}):
+        yield from _window_faults(" ".join(place), closed[place], expected.closed.get(place, ()))
 
 
 def _difference(what: str, seen: Counter[int], wanted: Counter[int]) -> list[Violation]:
@@ -70,6 +78,20 @@ def _balance_faults(
     return [Violation(kind, f"account {account!r}: {rows}, expected {wanted}")]
 
 
+def _window_faults(key: str, rows: Sequence[Closed], wanted: Sequence[Closed]) -> list[Violation]:
+    ends, wanted_ends = Counter(row.end for row in rows), Counter(row.end for row in wanted)
+    if found := _difference(f"{key}: window until", ends, wanted_ends):
+        return found
+    if list(rows) == list(wanted):
+        return []
+    kind = Kind.ORDER if sorted(rows, key=_end) == list(wanted) else Kind.STATE
+    return [Violation(kind, f"windows of {key}: {list(rows)}, expected {list(wanted)}")]
+
+
+def _end(window: Closed) -> int:
+    return window.end
+
+
 def state_violations(cluster: Cluster, expected: Expected) -> Iterator[Violation]:
     """What is wrong with the state of each key: at its owner, and as a cold restore would find it."""
     plan = cluster.plan()
@@ -80,8 +102,7 @@ def state_violations(cluster: Cluster, expected: Expected) -> Iterator[Violation
     except KstateError as error:
         yield Violation(Kind.STATE, f"the backup cannot be restored: {error}")
         return
-    owners = {w.load.snapshot.incarnation: w.load.snapshot.name for w in cluster.live.values()}
-    for uid, key, value in expected.states():
+    for uid, state, key, value in expected.states():
         key_bytes = key.encode()
         partition, slot = partition_of(key_bytes, PARTITIONS), slot_of(key_bytes)
         owner = next(
@@ -89,15 +110,25 @@ def state_violations(cluster: Cluster, expected: Expected) -> Iterator[Violation
             for t in plan.tiles
             if (t.shard.operator, t.shard.partition) == (uid, partition) and slot in t.key_range
         )
-        name = owners.get(owner or "")
-        state_id = plan.registry.states[uid, STATES[uid]]
+        process = cluster.processes.get(owner or "")
+        state_id = plan.registry.states[uid, state]
         stored_key = shard_prefix(plan.registry.operators[uid], partition) + key_suffix(slot, state_id, key_bytes)
-        stores = {"restored": restored} | ({f"local, at {owner}": cluster.stores[name]} if name is not None else {})
+        stores = {"restored": restored} | ({f"local, at {owner}": cluster.stores[process.name]} if process else {})
         for where, store in stores.items():
             (data,) = store.get_many([stored_key])
             found = None if data is None else cluster.blueprint.codecs.value(int).decode(split_value(data).payload)
             if found != value:
-                yield Violation(Kind.STATE, f"{uid} of {key!r}, {where}: {found}, expected {value}")
+                yield Violation(Kind.STATE, f"{uid}.{state} of {key!r}, {where}: {found}, expected {value}")
+    yield from _partial_faults(cluster, expected.paid)
+
+
+def _partial_faults(cluster: Cluster, expected: int) -> Iterator[Violation]:
+    """The objects of all key ranges together stand for every payment once."""
+    spec = cluster.blueprint.topology.operator("totals")
+    (declared,) = spec.states_of(PartialSpec)
+    paid = Inspection(cluster, cluster.blueprint.codecs).partial(spec, declared).n
+    if paid != expected:
+        yield Violation(Kind.STATE, f"{Totals.__name__}.{declared.name}: {paid} payments in all, expected {expected}")
 
 
 def _restored(cluster: Cluster, plan: Plan) -> MemoryStore:

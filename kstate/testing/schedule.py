@@ -10,19 +10,20 @@ Every blow that found its victim is counted in `landed`. `end` ends it all, and 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from kstate.clock import Step
+from kstate.plan import Move, MovePhase, Plan
 from kstate.state.layout import lineage_key
 from kstate.testing.cluster import Cluster
 from kstate.testing.faults import Blow, Trigger, some_fault
 from kstate.testing.memory_broker import PartitionLog
 from kstate.testing.memory_log import Call, Fault
 from kstate.testing.memory_store import MemoryStore
-from kstate.testing.named_steps import leader_steps, worker_steps
+from kstate.testing.named_steps import copy_steps, leader_steps, worker_steps
 from kstate.testing.world import Actor, Process
 
 UNIFORM_BLOW = 0.012
@@ -49,6 +50,22 @@ BLOWS: Sequence[tuple[Blow, int]] = (
 )
 """With their weights."""
 
+COMMIT_STEPS = [
+    "polled",
+    "processed",
+    "begun",
+    "outputs-sent",
+    "blocks-sent",
+    "markers-sent",
+    "flushed",
+    "committed",
+    "stored",
+    "idle",
+]
+DOUBT_STEPS = ["tainted", "opened", "control-read", "looked", "undone"]
+MOVE_SHARE = 0.6
+"""Of the triggers of a schedule with orders: they concern whoever takes part in a move."""
+
 
 class SeededDirector:
     """`Director` and `Supervision` by seed: delays, and small losses until it is calm."""
@@ -60,6 +77,8 @@ class SeededDirector:
         """Blow or fault → how often it met somebody."""
         self.hit: Counter[tuple[str, str]] = Counter()
         """(role, step) → how often somebody was hit there."""
+        self.taken: Counter[tuple[str, str]] = Counter()
+        """(part in a move, step) → how often it was taken."""
         self.cluster: Cluster
         """Set by whoever makes the cluster."""
         self._slow = rng.random() < 0.3
@@ -78,6 +97,10 @@ class SeededDirector:
 
     def stepped(self, actor: Actor) -> None:
         """Nothing happens to it."""
+
+    def is_spent(self) -> bool:
+        """Nothing more is planned."""
+        return True
 
     def fault(self, actor: Actor | None, call: Call) -> Fault | None:
         """Polls that bring little, reports that are lost or late."""
@@ -128,23 +151,30 @@ class HostileDirector(SeededDirector):
         super().__init__(rng)
         self._uniform = uniform
         self._triggers = list(triggers)
-        self._taken: Counter[tuple[str, str]] = Counter()
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._plan: Plan | None = None
+        self._parts: dict[str, tuple[str, ...]] = {}
+        """Incarnation → its parts in the moves of that plan."""
         self._breaks: dict[Process, Callable[[Call], bool]] = {}
         """The next call of this process for which it says so fails."""
         self._cuts: dict[Process, list[_Cut]] = {}
 
     def stepped(self, actor: Actor) -> None:
         process = actor.process
-        if self.calm or actor is not process.main or process.role == "outside":
+        if actor is not process.main or process.role == "outside":
             return
-        self._taken[process.role, actor.at] += 1
+        parts = self._parts_of(process)
+        self.taken.update((part, actor.at) for part in parts)
+        if self.calm:
+            return
+        self._counts[process.role, actor.at] += 1
         for trigger in self._triggers:
-            if self._is_due(trigger, actor):
+            if trigger.step == actor.at and self._is_due(trigger, (process.role, *parts)):
                 self._triggers.remove(trigger)
-                self._strike(process, trigger.blow, trigger.seconds)
+                self._strike(process, trigger)
                 return
         if self._uniform and self.rng.random() < self._uniform:
-            self._strike(process, some_blow(self.rng), some_duration(self.rng))
+            self._strike(process, Trigger(process.role, actor.at, 1, some_blow(self.rng), some_duration(self.rng)))
 
     def fault(self, actor: Actor | None, call: Call) -> Fault | None:
         if self.calm or actor is None or actor.process.role == "outside":
@@ -163,7 +193,6 @@ class HostileDirector(SeededDirector):
         return super().fault(actor, call)
 
     def is_spent(self) -> bool:
-        """Nothing more is planned."""
         return not self._triggers and not self._uniform
 
     def end(self) -> None:
@@ -174,13 +203,26 @@ class HostileDirector(SeededDirector):
 
     # -- blows
 
-    def _is_due(self, trigger: Trigger, actor: Actor) -> bool:
-        place = actor.process.role, actor.at
-        return place == (trigger.role, trigger.step) and self._taken[place] >= trigger.nth
+    def _is_due(self, trigger: Trigger, roles: Sequence[str]) -> bool:
+        if trigger.role not in roles:
+            return False
+        place = trigger.role, trigger.step
+        return self._counts[place] + self.taken[place] >= trigger.nth
 
-    def _strike(self, process: Process, blow: Blow, seconds: float) -> None:
-        world = self.cluster.world
+    def _parts_of(self, process: Process) -> tuple[str, ...]:
+        """What a process has to do with the moves of the newest plan."""
+        plans = self.cluster.plans
+        if not plans or not plans[-1].moves:
+            return ()
+        if plans[-1] is not self._plan:
+            self._plan, self._parts = plans[-1], _parts(plans[-1].moves)
+        return ("mover",) if process.role == "leader" else self._parts.get(process.incarnation, ())
+
+    def _strike(self, process: Process, trigger: Trigger) -> None:
+        world, blow, seconds = self.cluster.world, trigger.blow, trigger.seconds
         self.hit[process.role, process.main.at] += 1
+        if trigger.role != process.role:
+            self.hit[trigger.role, process.main.at] += 1
         match blow:
             case Blow.CRASH:
                 world.crash(process)
@@ -243,17 +285,39 @@ def some_duration(rng: Random) -> float:
     return rng.choice((0.05, 0.3, 0.6, 1.2)) * (0.5 + rng.random())
 
 
-def some_triggers(rng: Random, count: int) -> list[Trigger]:
-    """A biased schedule: any step of worker or leader may be chosen, however rare it is."""
+def some_triggers(rng: Random, count: int, *, moves: bool = False) -> list[Trigger]:
+    """A biased schedule: any step of worker or leader may be chosen, however rare it is; with `moves` more often one
+    of those who take part in a move.
+    """
     workers, leaders = sorted(worker_steps()), sorted(leader_steps())
     places = [("worker", step) for step in workers] + [("leader", step) for step in leaders]
-    chosen = [rng.choice(places) for _ in range(count)]
+    chosen = [_move_place(rng) if moves and rng.random() < MOVE_SHARE else rng.choice(places) for _ in range(count)]
     triggers = [Trigger(r, s, 1 + int(rng.expovariate(0.3)), some_blow(rng), some_duration(rng)) for r, s in chosen]
     return triggers + (_doubt(rng) if rng.random() < DOUBT_SHARE else [])
 
 
+def _move_place(rng: Random) -> tuple[str, str]:
+    """A step of somebody who takes part in a move."""
+    role = rng.choice(("source", "releaser", "releaser", "target", "adopter", "adopter", "mover"))
+    if role == "mover":
+        return role, rng.choice(sorted(leader_steps()))
+    copying = sorted(copy_steps()) if role in ("target", "adopter") else []
+    return role, rng.choice([*COMMIT_STEPS, *DOUBT_STEPS, *copying])
+
+
+def _parts(moves: Sequence[Move]) -> dict[str, tuple[str, ...]]:
+    """Incarnation → "source", "target" of moves that are warm, "releaser", "adopter" once the release was ordered."""
+    parts: dict[str, set[str]] = defaultdict(set)
+    for move in moves:
+        warm = move.phase is MovePhase.WARM
+        parts[move.source].add("source" if warm else "releaser")
+        parts[move.target].add("target" if warm else "adopter")
+    return {incarnation: tuple(sorted(names)) for incarnation, names in parts.items()}
+
+
 def _doubt(rng: Random) -> list[Trigger]:
     """A commit in doubt, and something that hits its worker while it finds out: by chance the two hardly ever meet."""
-    doubt = Trigger("worker", "flushed", 1 + int(rng.expovariate(0.2)), Blow.DOUBT, 0.0)
+    role = rng.choice(("worker", "worker", "source", "releaser", "adopter"))
+    doubt = Trigger(role, "flushed", 1 + int(rng.expovariate(0.2 if role == "worker" else 1.0)), Blow.DOUBT, 0.0)
     steps = rng.sample(("tainted", "looked", "undone"), 2)
     return [doubt, *(Trigger("worker", step, 1, some_blow(rng), some_duration(rng)) for step in steps)]

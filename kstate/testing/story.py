@@ -11,11 +11,14 @@ from random import Random
 
 from kstate.plan import Tile
 from kstate.testing.memory_log import Call, Fault
+from kstate.testing.sample_job import some_input
 from kstate.testing.schedule import SeededDirector
-from kstate.testing.simulator import Scenario, Simulation
+from kstate.testing.simulation import Scenario, Simulation
 from kstate.testing.violations import Kind
+from kstate.testing.work import SampleWork
 from kstate.testing.world import Actor, Process, Status
 
+STORY = Scenario(workers=2, leaders=1)
 TURNS_MAX = 20_000
 """Something that has not come after so many turns does not come."""
 
@@ -49,13 +52,18 @@ class ToldDirector(SeededDirector):
 class Story:
     """One run under the teller's hand."""
 
-    def __init__(self, seed: int = 1, *, workers: int = 2, cutting: bool = False, successor_wait_ms: int = 150) -> None:
+    def __init__(self, seed: int = 1, scenario: Scenario = STORY) -> None:
         rng = Random(seed)
+        self.seed = seed
         self.director = ToldDirector(rng)
-        scenario = Scenario(workers, leaders=1, cutting=cutting, successor_wait_ms=successor_wait_ms)
-        self.run = Simulation(seed, scenario, self.director, rng)
+        self.work = SampleWork(rng)
+        self.run = Simulation(scenario, self.work, self.director, rng)
         self.world = self.run.world
         self.cluster = self.run.cluster
+
+    def feed(self, count: int) -> None:
+        """Further input."""
+        self.work.feed(self.world.log, some_input(Random(self.seed), count, first=1_000))
 
     def process(self, name: str) -> Process:
         """The running process of a name."""

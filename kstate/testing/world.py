@@ -66,6 +66,7 @@ class Process:
     actors: list[Actor] = field(default_factory=list)
     result: Any = None
     """What the main thread returned, or the exception that it raised."""
+    held_until: float = 0.0
     gone: Callable[[Process], None] | None = None
     """Called when the process has ended or crashed."""
 
@@ -151,11 +152,13 @@ class World:
     def hold(self, process: Process, seconds: float = FOR_EVER) -> None:
         """SIGSTOP, for a while: all its actors stand still."""
         self.tell(process.incarnation, f"is held for {seconds:.2f} s at {process.main.at}")
+        process.held_until = self.clock.now + seconds
         for actor in process.actors:
-            actor.wake = self.clock.now + seconds
+            actor.wake = process.held_until
 
     def release(self, process: Process) -> None:
         """SIGCONT."""
+        process.held_until = 0.0
         for actor in process.actors:
             actor.wake = min(actor.wake, self.clock.now)
 

@@ -13,7 +13,10 @@ from time import process_time
 import pytest
 
 from kstate.testing.schedule import HostileDirector
-from kstate.testing.simulator import Outcome, Scenario, Simulation, Summary, simulate
+from kstate.testing.simulation import Outcome, Scenario, Simulation
+from kstate.testing.simulator import simulate
+from kstate.testing.summary import Summary
+from kstate.testing.work import SampleWork
 
 SEEDS = range(1, 301)
 CPU_SEEDS_PER_MINUTE_MIN = 200
@@ -73,9 +76,9 @@ def test_the_same_seed_tells_the_same_story() -> None:
 @pytest.mark.parametrize(
     "scenario",
     [
-        Scenario(workers=1, leaders=1, cutting=False),
-        Scenario(workers=3, leaders=2, cutting=True),
-        Scenario(workers=2, leaders=1, cutting=False, until_end=True),
+        Scenario(workers=1, leaders=1),
+        Scenario(workers=3, leaders=2),
+        Scenario(workers=2, leaders=1, until_end=True),
     ],
 )
 def test_without_faults_the_result_is_the_one_computed_offline(scenario: Scenario) -> None:
@@ -83,8 +86,9 @@ def test_without_faults_the_result_is_the_one_computed_offline(scenario: Scenari
     rng = Random(1)
     director = HostileDirector(rng, (), uniform=0.0)
     director.calm = True
-    run = Simulation(1, scenario, director, rng)
+    work = SampleWork(rng)
+    run = Simulation(scenario, work, director, rng)
     assert run.world.run(run.at_rest, 20_000)
     assert run.finish() == []
     assert director.landed.total() == 0
-    assert len(run.seen) > 50
+    assert len(work.seen) > 50

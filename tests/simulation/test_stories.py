@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from random import Random
 
 import pytest
 
@@ -14,8 +13,8 @@ from kstate.interfaces import Log
 from kstate.messages import PlanPublished
 from kstate.plan import Member, TopicPartition
 from kstate.testing.memory_log import Call, Fault
-from kstate.testing.sample_job import some_input
-from kstate.testing.story import Story
+from kstate.testing.simulation import Scenario
+from kstate.testing.story import STORY, Story
 from kstate.testing.violations import Kind
 from kstate.testing.world import FOR_EVER, Process
 from kstate.wire import decode_control
@@ -23,17 +22,20 @@ from kstate.worker import lifecycle
 from kstate.worker.load import Load
 from kstate.worker.worker import Worker
 from tests.support import mutations
+from tests.support.cutting import CuttingLeader
 
 SEEDS = range(1, 6)
+CUT = replace(STORY, leader=CuttingLeader)
+PATIENT = replace(STORY, successor_wait_ms=2_000)
 
 pytestmark = pytest.mark.simulation
 
 
-def found(tell: mutations.Tell, *, cutting: bool = False, successor_wait_ms: int = 150) -> set[Kind]:
+def found(tell: mutations.Tell, scenario: Scenario = STORY) -> set[Kind]:
     """The kinds of violation in any of a few interleavings of a story."""
     kinds: set[Kind] = set()
     for seed in SEEDS:
-        story = Story(seed, cutting=cutting, successor_wait_ms=successor_wait_ms)
+        story = Story(seed, scenario)
         tell(story)
         kinds |= story.verdict()
     return kinds
@@ -44,13 +46,13 @@ def found(tell: mutations.Tell, *, cutting: bool = False, successor_wait_ms: int
 
 def test_p1_a_commit_hidden_by_an_open_transaction_is_found_by_reading_to_h() -> None:
     """Two workers share a backup partition; one's open transaction hides the other's commit, which is in doubt."""
-    assert found(mutations.open_transaction_hides_a_commit, cutting=True) == set()
+    assert found(mutations.open_transaction_hides_a_commit, CUT) == set()
 
 
 def test_p1_doubles_the_epoch_when_the_end_is_the_last_stable_offset(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rule S1 taken out: no own marker is seen, so the epoch is done again."""
     mutations.last_stable_offset_for_h(monkeypatch)
-    assert Kind.DOUBLED in found(mutations.open_transaction_hides_a_commit, cutting=True)
+    assert Kind.DOUBLED in found(mutations.open_transaction_hides_a_commit, CUT)
 
 
 # P3: the first open was not "re-opening"
@@ -92,7 +94,7 @@ def runs_beside_its_heirs(story: Story, late: Process) -> None:
     story.cut(late, nothing_new)
     story.release(late)
     story.turns(400)
-    story.run.feed(some_input(Random(story.run.seed), 24, first=1_000))
+    story.feed(24)
     story.turns(400)
     story.uncut(late)
 
@@ -192,14 +194,14 @@ def trim_behind_newest_plan(story: Story) -> None:
 @pytest.mark.usefixtures("beats_before_it_opens")
 def test_p4_a_plan_repeats_the_deaths_that_stand_before_it() -> None:
     """W0 finds its death in the plan itself, and exits."""
-    assert found(reads_trimmed_control, successor_wait_ms=2_000) == set()
+    assert found(reads_trimmed_control, PATIENT) == set()
 
 
 @pytest.mark.usefixtures("beats_before_it_opens")
 def test_p4_goes_on_as_a_member_when_plans_do_not_repeat_deaths(monkeypatch: pytest.MonkeyPatch) -> None:
     """Members in every plan taken out: W0 finds no decision, and runs beside its heir."""
     forget_undelivered_deaths(monkeypatch)
-    assert Kind.TWO_OWNERS in found(reads_trimmed_control, successor_wait_ms=2_000)
+    assert Kind.TWO_OWNERS in found(reads_trimmed_control, PATIENT)
 
 
 # What the simulation itself found

@@ -26,12 +26,12 @@ from kstate.interfaces import OutMessage, TopicSpec
 from kstate.keyspace import FULL_RANGE, SLOTS, KeyRange
 from kstate.plan import Plan, Tile, TopicPartition
 from kstate.testing.cluster import Blueprint, Cluster
-from kstate.testing.cutting import _is_given, _joined
 from kstate.testing.oracle import Oracle
 from kstate.testing.schedule import HostileDirector, some_triggers
-from kstate.testing.simulator import FAILURE
+from kstate.testing.simulation import FAILURE
 from kstate.testing.world import Status, World
 from kstate.worker import firing
+from tests.support.cutting import _is_given, _joined
 
 CODECS = AvroCodecs()
 FED = Step("fed", wait=0.02)

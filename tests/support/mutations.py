@@ -18,13 +18,15 @@ from kstate.coordinator.leader import Leader
 from kstate.keyspace import KeyRange
 from kstate.plan import TopicPartition
 from kstate.progress import Progress
-from kstate.state import replay, restore
+from kstate.state import follow, replay
 from kstate.state.lineage import Lineage
 from kstate.testing.memory_log import Fault, MemoryLog, MemoryProducer
+from kstate.testing.simulation import Scenario
 from kstate.testing.story import Story
 from kstate.testing.violations import Kind
 from kstate.times import Times
 from kstate.worker import lifecycle, ownership, running_epoch, taint
+from tests.support.cutting import CuttingLeader
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 Tell = Callable[[Story], None]
@@ -39,14 +41,14 @@ class Mutation:
     patch: Patch
     tell: Tell
     workers: int = 2
-    cutting: bool = False
+    leader: type[Leader] = Leader
 
     def __str__(self) -> str:
         return self.clause
 
     def story(self, seed: int) -> set[Kind]:
         """Tell the story; what was found."""
-        story = Story(seed, workers=self.workers, cutting=self.cutting)
+        story = Story(seed, Scenario(self.workers, leaders=1, leader=self.leader))
         self.tell(story)
         return story.verdict()
 
@@ -62,7 +64,7 @@ def last_stable_offset_for_h(patch: pytest.MonkeyPatch) -> None:
         return log.end_offsets([source], committed=True)[source]
 
     patch.setattr(taint, "fresh_end", stable_end)
-    patch.setattr(restore, "fresh_end", stable_end)
+    patch.setattr(follow, "fresh_end", stable_end)
 
 
 def fence_after_giving(patch: pytest.MonkeyPatch) -> None:
@@ -264,7 +266,7 @@ MUTATIONS = (
         Kind.DOUBLED,
         last_stable_offset_for_h,
         open_transaction_hides_a_commit,
-        cutting=True,
+        leader=CuttingLeader,
     ),
     Mutation("S1 fence before reading", Kind.DOUBLED, fence_after_giving, zombie_commits),
     Mutation("S2 fence", Kind.TWO_OWNERS, no_fence, zombie_commits),
@@ -274,6 +276,8 @@ MUTATIONS = (
     Mutation("S3 read control after open", Kind.TWO_OWNERS, no_control_after_open, reopens_after_its_death),
     Mutation("S4 discard the tainted producer", Kind.DOUBLED, keep_tainted_producer, late_end_of_transaction),
     Mutation("S4 look for the markers", Kind.DOUBLED, no_look_for_markers, commit_without_answer),
-    Mutation("S8 progress is a map", Kind.LOST, one_progress_per_tile, halves_meet_again, workers=3, cutting=True),
+    Mutation(
+        "S8 progress is a map", Kind.LOST, one_progress_per_tile, halves_meet_again, workers=3, leader=CuttingLeader
+    ),
     Mutation("S11 compare the counts", Kind.LOST, no_counting, outputs_are_not_delivered),
 )
