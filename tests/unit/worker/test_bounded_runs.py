@@ -47,7 +47,8 @@ class Bounded:
         description = describe(topology, lambda kind: codecs.value(kind).schema)
         rules = Rules(settings.failure, expected_workers=1, linger_ms=100)
         self.world = World()
-        self.world.log.create_topics([TopicSpec("payments", partitions), TopicSpec("names", 1), TopicSpec("totals", 1)])
+        others = [TopicSpec(topic, 1) for topic in ("names", "totals", "closed")]
+        self.world.log.create_topics([TopicSpec("payments", partitions), *others])
         blueprint = Blueprint(topology, description, settings, codecs, rules)
         self.cluster = Cluster(self.world, blueprint, QuickSupervision(), _Events())
 
