@@ -51,7 +51,7 @@ def read_range(text: str | None) -> KeyRange | None:
     if not colon:
         raise ConfigError(f"{text!r} is no key range.", hint=mend)
     ends = _slot(lo) if lo else 0, _slot(hi) if hi else SLOTS
-    if not ends[0] < ends[1] <= SLOTS:
+    if not 0 <= ends[0] < ends[1] <= SLOTS:
         raise ConfigError(f"Key range {text!r} is empty or outside of the key space.", hint=mend)
     return KeyRange(*ends)
 
