@@ -122,4 +122,6 @@ def position_after(marker: Marker, marker_offset: int) -> Position:
         progress=marker.progress,
         times=marker.times,
         base=marker.base,
+        move=marker.move,
+        marked=marker.key_range,
     )

@@ -2,12 +2,14 @@
 
 It is kept in the local store in the same write as the state it speaks of, one entry per shard for all its key ranges:
 
-    0  1  format version, 2
+    0  1  format version, 3
     1  4  number of pieces u32
        …  per piece, ascending: lo u32 | hi u32 | offset u64 | epoch u64 | grant u64 | base u64
+          | move id u64, 0 = none | lo u32 and hi u32 of the marker, both 0 = not known
           | incarnation (u16 length, UTF-8) | progress | times (as in kstate.state.markers)
 
-Version 1, which is still read, has watermarks instead of times, as in markers.
+Versions 1 and 2, which are still read, have neither move id nor the marker's range; version 1 has watermarks instead of
+times, as in markers.
 
 Several key ranges of a shard may live in one store side by side, one being restored while another runs. So nobody
 writes the entry from memory: `lineage_entry` puts a part into what the store holds, in the same step as the write.
@@ -27,9 +29,10 @@ from kstate.state.frames import FieldReader, pack_numbers, pack_text, pack_times
 from kstate.state.layout import lineage_key
 from kstate.times import Times
 
-_FORMAT = 2
+_FORMAT = 3
 _HEADER = struct.Struct(">BI")
 _PIECE = struct.Struct(">IIQQQQ")
+_BEHIND = struct.Struct(">QII")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,10 @@ class Position:
     progress: Progress
     times: Times
     base: int
+    move: int | None = None
+    """The move whose RELEASE that marker is (rule S6)."""
+    marked: KeyRange | None = None
+    """The key range of that marker: neighbours that follow different markers stay apart. None: not known."""
 
 
 Lineage = SlotMap[Position]
@@ -55,6 +62,8 @@ def encode_lineage(lineage: Lineage) -> bytes:
     parts = [_HEADER.pack(_FORMAT, len(lineage))]
     for key_range, p in lineage:
         parts.append(_PIECE.pack(key_range.lo, key_range.hi, p.offset, p.epoch, p.grant, p.base))
+        marked = (p.marked.lo, p.marked.hi) if p.marked else (0, 0)
+        parts.append(_BEHIND.pack(p.move or 0, *marked))
         parts += (pack_text(p.incarnation), pack_numbers(p.progress), pack_times(p.times))
     return b"".join(parts)
 
@@ -71,11 +80,20 @@ def decode_lineage(data: bytes) -> Lineage:
         if key_range.lo < end:
             raise DecodeError(f"Lineage: {key_range} begins before slot {end}, expected ascending ranges.")
         end = key_range.hi
+        move, marked = _behind(fields) if version > 2 else (None, None)
         incarnation, progress = fields.text(), fields.numbers()
         times = Times(inputs=fields.numbers()) if version == 1 else fields.times()
-        lineage.assign(key_range, Position(offset, epoch, grant, incarnation, progress, times, base))
+        position = Position(offset, epoch, grant, incarnation, progress, times, base, move, marked)
+        lineage.assign(key_range, position)
     fields.end()
     return lineage
+
+
+def released(lineage: Lineage, key_range: KeyRange, move: int) -> bool:
+    """Whether every slot stands behind the RELEASE of this move, or was written under its grant or a newer one (S6)."""
+    if lineage.gaps(key_range):
+        return False
+    return all(p.move == move or p.grant >= move for p in lineage.slice(key_range).values())
 
 
 def stored_lineage(store: Store, operator_id: int, partition: int) -> Lineage:
@@ -101,3 +119,12 @@ def lineage_entry(
     for key_range, position in part:
         lineage.assign(key_range, position)
     return lineage_key(operator_id, partition), encode_lineage(lineage)
+
+
+def _behind(fields: FieldReader) -> tuple[int | None, KeyRange | None]:
+    """Move id and key range of the marker, as version 3 has them."""
+    move, lo, hi = fields.take(_BEHIND)
+    try:
+        return move or None, KeyRange(lo, hi) if lo or hi else None
+    except ValueError as error:
+        raise DecodeError(f"Lineage: its marker's {error}.") from None

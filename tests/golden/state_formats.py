@@ -65,11 +65,12 @@ MARKER_V1 = replace(MARKER, times=TIMES_V1)
 
 LINEAGE = Lineage(
     [
-        (LEFT, Position(100, 6, 12, WRITER, {"words": 1234}, TIMES, 99)),
-        (KeyRange(0x8000, 0x10000), Position(7, 1, 13, "worker-2.00ff", {}, Times(), 0)),
+        (LEFT, Position(100, 6, 12, WRITER, {"words": 1234}, TIMES, 99, marked=KeyRange(0, 0x8000))),
+        (KeyRange(0x8000, 0x10000), Position(7, 1, 13, "worker-2.00ff", {}, Times(), 0, move=14, marked=FULL_RANGE)),
     ]
 )
-LINEAGE_V1 = SlotMap((key_range, replace(p, times=TIMES_V1 if p.progress else p.times)) for key_range, p in LINEAGE)
+LINEAGE_V2 = SlotMap((key_range, replace(p, move=None, marked=None)) for key_range, p in LINEAGE)
+LINEAGE_V1 = SlotMap((key_range, replace(p, times=TIMES_V1 if p.progress else p.times)) for key_range, p in LINEAGE_V2)
 
 BACKUP_LINEAGE = Lineage()
 
@@ -104,7 +105,7 @@ BACKUP_STATE = {SUFFIXES[1]: VALUES[0], SUFFIXES[2]: VALUES[2], key_suffix(0x9AB
 CONTENT = {
     "backup-v2.hex": _LOG,
     "frames-v2.hex": [*BLOCKS, encode_marker(MARKER), encode_marker(RELEASE)],
-    "lineage-v2.hex": [encode_lineage(LINEAGE), encode_lineage(Lineage())],
+    "lineage-v3.hex": [encode_lineage(LINEAGE), encode_lineage(Lineage())],
 }
 
 

@@ -50,12 +50,25 @@ class BackupLog:
         """One epoch of a piece, committed; `read` is its progress on the input `words`."""
         return self.commit_frames(self.checkpoint(entries, key_range, writer=writer, read=read))
 
+    def release(
+        self, entries: Entries, key_range: KeyRange, move: int, *, writer: str = "w-1", grant: int = 7
+    ) -> Marker:
+        """The writer's last epoch of a range, by a move (S6)."""
+        return self.commit_frames(self.checkpoint(entries, key_range, writer=writer, grant=grant, move=move))
+
     def checkpoint(
-        self, entries: Entries, key_range: KeyRange = FULL_RANGE, *, writer: str = "w-1", read: int = 0
+        self,
+        entries: Entries,
+        key_range: KeyRange = FULL_RANGE,
+        *,
+        writer: str = "w-1",
+        read: int = 0,
+        grant: int = 7,
+        move: int | None = None,
     ) -> Checkpoint:
         """The next epoch of a piece, not written yet."""
         piece = PieceId(OPERATOR, SOURCE.partition, key_range)
-        standing = EpochEnd(writer, 7, {"words": read or len(self.history)})
+        standing = EpochEnd(writer, grant, {"words": read or len(self.history)}, release=move)
         return checkpoint(piece, Changes(list(entries), list(entries.values())), self.lineage, standing)
 
     def rebase(self, key_range: KeyRange, base: int) -> Marker:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from kstate.keyspace import FULL_RANGE, KeyRange
 from kstate.progress import SlotMap
 from kstate.state.blocks import Block, BlockKind, decode_frame
-from kstate.state.checkpoint import Changes, EpochEnd, PieceId, advance, checkpoint
+from kstate.state.checkpoint import Changes, EpochEnd, PieceId, advance, checkpoint, position_after
 from kstate.state.lineage import Lineage, Position
 from kstate.state.markers import MarkerKind, joint_checksum, writer_id
 from kstate.times import Times
@@ -86,6 +86,7 @@ def test_a_release_names_its_move() -> None:
     """The last epoch of the range under this grant (S6)."""
     marker = checkpoint(PIECE, NOTHING, Lineage(), EpochEnd("w-1", 4, {}, release=12)).marker
     assert (marker.kind, marker.move) == (MarkerKind.RELEASE, 12)
+    assert position_after(marker, 3).move == 12
 
 
 def test_a_committed_marker_moves_its_slots_and_no_others() -> None:
@@ -93,5 +94,5 @@ def test_a_committed_marker_moves_its_slots_and_no_others() -> None:
     lineage = SlotMap([(FULL_RANGE, position(7, base=5))])
     marker = checkpoint(PieceId(5, 0, LOW), NOTHING, lineage, STANDING).marker
     advance(lineage, marker, 41)
-    moved = Position(42, 8, 4, "w-1", {"words": 10}, TIMES, 5)
+    moved = Position(42, 8, 4, "w-1", {"words": 10}, TIMES, 5, marked=LOW)
     assert lineage == SlotMap([(LOW, moved), (HIGH, position(7, base=5))])

@@ -1,0 +1,236 @@
+"""Follow a backup log: a local copy of a key range that is brought forward, kept there, and taken over from.
+
+    tail                          adopt
+    bring forward, as a restore   H, then read to H
+    at the end: write what came,  and on until the range is released: as a tail
+    wait, look again              prove, write: the lineage from which the range runs
+
+A restore is a follower that adopts at once (kstate.state.restore tells what a crash may leave, and why). The target of
+a move and a standby tail first; they adopt with the same open reader, the same proof and the same run of changes, so
+that only what was written since the last look is left to read.
+
+Between two steps everything is consistent: a generator may be closed at any of them, and another one of the same
+follower goes on. Whatever raises gives reader, proof and run up: the next generator begins with what the store says.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from kstate.clock import Clock, Step, Steps
+from kstate.config import MIB, Settings
+from kstate.errors import DataLossError
+from kstate.interfaces import Log, Reader, Store
+from kstate.plan import TopicPartition
+from kstate.state.backup import BackupReader
+from kstate.state.freshness import fresh_end
+from kstate.state.lineage import Lineage
+from kstate.state.local_copy import LocalCopy, RestoreTarget
+from kstate.state.origin import AWAIT_RECORDS, drop_foreign
+
+T = TypeVar("T")
+
+DROPPED = Step("dropped")
+READ = Step("restore-read")
+INGESTED = Step("ingested")
+FOLLOWED = Step("followed")
+AWAIT_NEWS = Step("await-news", wait=0.02)
+AWAIT_RELEASE = Step("await-release", wait=0.01)
+RESTORED = Step("restored")
+
+_POLL_RECORDS = 16
+"""Records hold up to 512 KiB each: at most 8 MiB at once."""
+_NO_END = 1 << 64
+_LOOK_POLLS = 32
+_LOOK_BYTES = 4 * MIB
+"""A look ends at whichever comes first, after some 0.1 s: other key ranges may be running between the steps."""
+_RUN_FRACTION = 4
+"""A sorted run in memory is at most this fraction of `state.store_bytes`."""
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Reading:
+    """How far the log was read: all before `position` is in the proof; what is proven is in the run or in the store."""
+
+    proof: BackupReader
+    position: int
+    reader: Reader | None = None
+    news: bool = False
+    """Markers were proven that the store does not know of yet."""
+
+
+class Follower:
+    """A copy of one key range in the local store that is brought forward along its backup log.
+
+    Run one generator at a time. Slots outside the target are not touched; they may be running in the same store.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        store: Store,
+        target: RestoreTarget,
+        clock: Clock,
+        settings: Settings,
+        report: Callable[[str], None] = _logger.warning,
+    ) -> None:
+        self.target = target
+        self.caught_up = False
+        """The last look came to the log's last stable end, as far as the reader knows it."""
+        self._log = log
+        self._clock = clock
+        self._stuck_ms = settings.failure.stuck_log_ms
+        self._report = report
+        self._copy = LocalCopy(store, target, settings.state.store_bytes // _RUN_FRACTION)
+        self._reading: _Reading | None = None
+        self._log_start = 0
+        self._known_end = 0
+
+    @property
+    def behind(self) -> int:
+        """Records of the log still to read, as far as it knows."""
+        return 0 if self.caught_up or self._reading is None else max(0, self._known_end - self._reading.position)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Estimated bytes that this follower has added to the store; 0 when it found its copy there."""
+        return self._copy.stored_bytes
+
+    def tail(self) -> Steps[None]:
+        """Bring the copy forward, then follow the log's last stable end; never returns.
+
+        At the end of the log every look's proven markers are written at once, with the lineage entry that they make
+        true. Raises as `adopt` does.
+        """
+        return self._guarded(self._tail)
+
+    def adopt(self, ready: Callable[[Lineage], bool] = lambda _: True) -> Steps[Lineage]:
+        """Take H, read to it and on until the range is `ready` (rules S1, S6); the lineage from which it runs.
+
+        A gap in the result is a slot that no marker covers: its state is empty and its inputs start where the plan
+        says. Raises BackupLogError (rule S5), CorruptStateError, DataLossError (the log lost what was committed), and
+        RetryableError: then it may start over.
+        """
+        return self._guarded(lambda: self._adopt(ready))
+
+    def close(self) -> None:
+        """Give the reader up; what is in the store stays valid, and a new generator goes on from there."""
+        reading, self._reading = self._reading, None
+        self._copy.forget_run()
+        self.caught_up = False
+        if reading is not None and reading.reader is not None:
+            reading.reader.close()
+
+    def _guarded(self, make: Callable[[], Steps[T]]) -> Steps[T]:
+        """Steps that start over with what the store says when the log was trimmed behind their back."""
+        while True:
+            try:
+                return (yield from make())
+            except DataLossError:
+                # Whoever falls below the log start starts over, never goes on with a gap.
+                self.close()
+                if self._start_offset() == self._log_start:
+                    raise
+            except Exception:
+                self.close()
+                raise
+
+    def _tail(self) -> Steps[None]:
+        reading = self._reading
+        if reading is None:
+            reading = yield from self._begin(self._log.end_offsets([self._source], committed=False)[self._source])
+        while True:
+            step = self._look(reading)
+            if self.caught_up:
+                step = self._keep(reading, step)
+            yield AWAIT_NEWS if self.caught_up and step.wait else step
+
+    def _adopt(self, ready: Callable[[Lineage], bool]) -> Steps[Lineage]:
+        end = yield from fresh_end(self._log, self._source, self._clock, self._stuck_ms, self._report)
+        reading = self._reading or (yield from self._begin(end))
+        while reading.position < end:
+            yield self._look(reading, end)
+        while not ready(reading.proof.lineage):
+            step = self._keep(reading, self._look(reading))
+            yield AWAIT_RELEASE if step.wait else step
+        lineage = reading.proof.finish()
+        self._copy.write(lineage)
+        self.close()
+        yield RESTORED
+        return lineage
+
+    def _begin(self, end: int) -> Steps[_Reading]:
+        """Drop what is of no use; where to read on from what is left."""
+        target, copy = self.target, self._copy
+        self._log_start, self._known_end = self._start_offset(), end
+        kept = copy.usable(self._log_start, end, self._report)
+        yield from drop_foreign(self._log, self._source, kept, self._report)
+        missing = kept.gaps(target.key_range)
+        if copy.drop(missing):
+            yield DROPPED
+        start = self._log_start if missing else min(position.offset for position in kept.values())
+        proof = BackupReader(self._source, target.operator_id, target.key_range, kept, self._log_start)
+        self._reading = _Reading(proof, start)
+        return self._reading
+
+    def _look(self, reading: _Reading, end: int = _NO_END) -> Step:
+        """Collect what is there, up to an end or for one step; a full run goes into the store."""
+        before = reading.position
+        dry = self._read(reading, end)
+        self._note_end(reading, dry=dry)
+        if self._copy.full:
+            self._copy.ingest(reading.proof.proven())
+            reading.news = False
+            return INGESTED
+        return READ if reading.position > before else AWAIT_RECORDS
+
+    def _read(self, reading: _Reading, end: int) -> bool:
+        """Prove and collect one step's worth; whether all that is there was read."""
+        if reading.reader is None:
+            reading.reader = self._log.reader()
+            reading.reader.assign({self._source: reading.position})
+        enough = self._copy.collected_bytes + _LOOK_BYTES
+        for _ in range(_LOOK_POLLS):
+            batches = reading.reader.poll(_POLL_RECORDS, 0.0)
+            for batch in batches:
+                for applied in reading.proof.feed(batch):
+                    self._copy.collect(applied)
+                    reading.news = True
+                reading.position = batch.next_offset
+            if not batches:
+                return True
+            if self._copy.full or self._copy.collected_bytes >= enough or reading.position >= end:
+                break
+        return False
+
+    def _note_end(self, reading: _Reading, *, dry: bool) -> None:
+        """Whether the end is reached.
+
+        The reader learns of an end some time after the records before it: a look that found all there was read leaves
+        a follower caught up that was so before.
+        """
+        assert reading.reader is not None
+        at_end = reading.reader.at_end().get(self._source)
+        self.caught_up = at_end is not None or (self.caught_up and dry)
+        if not self.caught_up and not dry and reading.position >= self._known_end:
+            self._known_end = self._log.end_offsets([self._source], committed=True)[self._source]
+
+    def _keep(self, reading: _Reading, step: Step) -> Step:
+        """Write what a look brought, together with the lineage entry that it makes true."""
+        if not reading.news:
+            return step
+        self._copy.write(reading.proof.proven())
+        reading.news = False
+        return FOLLOWED
+
+    @property
+    def _source(self) -> TopicPartition:
+        return self.target.source
+
+    def _start_offset(self) -> int:
+        return self._log.start_offsets([self._source])[self._source]
