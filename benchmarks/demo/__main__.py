@@ -6,34 +6,36 @@ import argparse
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from benchmarks.demo.screen import Screen
-from benchmarks.demo.story import Outcome, Scale, told
+from benchmarks.demo.stage import Scale
+from benchmarks.demo.story import Outcome, told
+from benchmarks.demo.timeline import HEADER, rows
 from kstate.cli.logging import LEVEL_VARIABLE
 from kstate.errors import KstateError
 
-LINE_BYTES = 64
-"""A line, with Kafka's own bytes around it."""
+PORTION = 1_000
+"""Records that a worker takes at once: a tenth of a second of work, so that epochs end in time while it catches up."""
+WIDTH = 118
+"""Of the timeline where there is no terminal."""
 
 
 def main() -> int:
     """Exit code 0 when every record is right and the demo is what it claims to be, 1 otherwise, 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="demo", description="Kill a worker; prove that nothing is lost or doubled.")
-    parser.add_argument(
-        "--words", type=int, default=Scale().words, help="how many words to count (default: %(default)s)"
-    )
-    parser.add_argument("--log", type=Path, help="keep the log of the job's processes in this file")
-    chosen = parser.parse_args()
-    scale = Scale(words=chosen.words, log=chosen.log)
+    scale = _chosen()
     signal.signal(signal.SIGTERM, _interrupt)
     _own_environment(scale)
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDTH
     try:
         outcome = told(scale, Screen(console))
     except KeyboardInterrupt:
@@ -46,28 +48,42 @@ def main() -> int:
 
 
 def report(outcome: Outcome, console: Console) -> int:
-    """The table, the two lines, and the exit code."""
-    table = Table(show_header=False)
-    back = outcome.recovery
-    rows = {
-        "words counted": f"{outcome.verdict.words:,} in {outcome.seconds:.1f} s, kill and recovery included",
-        "input left at the kill": f"{outcome.left:.0%}",
-        "first output of a lost tile": f"{back.first_s:.2f} s after the kill" if back else "never",
-        "output of all lost tiles": f"{back.all_s:.2f} s after the kill, {back.tiles} tiles" if back else "never",
-        "seen by a reader beside it": f"{outcome.observed:,} committed records",
-    }
-    for name, value in rows.items():
-        table.add_row(name, value)
+    """The timeline, what proves it, and the exit code."""
     console.print()
-    console.print(table)
+    console.print(timeline(outcome))
+    console.print(
+        f"{outcome.words_per_s:,.0f} words/s written; a gap is the time without a committed result of a key group"
+    )
+    for ran in outcome.ran:
+        console.print(f"{ran.where}: {ran.words:,} words of the moved keys counted and committed there", markup=False)
     console.print(f"replayed {outcome.replayed:,} records")
-    if back:
-        console.print(f"recovered in {back.first_s:.1f} s")
+    if outcome.recovery:
+        console.print(f"recovered in {outcome.recovery.first_s:.1f} s")
     console.print(str(outcome.verdict), markup=False, soft_wrap=True)
     faults = outcome.faults()
     for fault in faults:
-        console.print(f"failed: {fault}", markup=False)
+        console.print(f"failed: {fault}", markup=False, soft_wrap=True)
     return 1 if faults else 0
+
+
+def timeline(outcome: Outcome) -> Table:
+    """Everything that was done, and what the keys felt of it."""
+    table = Table(*HEADER)
+    for row in rows(outcome.effects, outcome.began):
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def _chosen() -> Scale:
+    scale = Scale()
+    parser = argparse.ArgumentParser(
+        prog="demo", description="Split, kill, recover, merge, under load; prove that nothing is lost or doubled."
+    )
+    parser.add_argument("--rate", type=int, default=scale.words_per_s, help="words written per second (%(default)s)")
+    parser.add_argument("--standbys", type=int, default=scale.standbys, help="copies of each tile (%(default)s)")
+    parser.add_argument("--log", type=Path, help="keep the log of the job's processes in this file")
+    chosen = parser.parse_args()
+    return replace(scale, words_per_s=chosen.rate, standbys=chosen.standbys, log=chosen.log)
 
 
 def _own_environment(scale: Scale) -> None:
@@ -75,10 +91,9 @@ def _own_environment(scale: Scale) -> None:
     for name in [name for name in os.environ if name.startswith("KSTATE_")]:
         del os.environ[name]
     os.environ["KSTATE_EPOCH__INTERVAL_MS"] = str(int(scale.epoch_s * 1000))
-    os.environ["KSTATE_EPOCH__RECORDS_MAX"] = str(scale.epoch_records)
-    os.environ["KSTATE_EPOCH__POLL_RECORDS"] = str(scale.portion)
-    os.environ["KSTATE_CLIENT__QUEUED_MIN_MESSAGES"] = str(scale.portion)
-    os.environ["KSTATE_CLIENT__FETCH_MESSAGE_MAX_BYTES"] = str(scale.portion * LINE_BYTES)
+    os.environ["KSTATE_EPOCH__POLL_RECORDS"] = str(PORTION)
+    os.environ["KSTATE_STREAM_PARTITIONS"] = str(scale.partitions)
+    os.environ["KSTATE_RECOVERY__STANDBYS"] = str(scale.standbys)
     os.environ[LEVEL_VARIABLE] = "debug"  # the workers write down what they have in hand
 
 

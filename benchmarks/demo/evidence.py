@@ -1,16 +1,17 @@
 """What the killed worker had in hand, and how long its keys stood still; pure, from what the logs say afterwards.
 
 *In hand* are records whose handlers had run and whose epoch was not committed: the worker wrote down each batch that it
-had handled, the backup log holds the last marker that it committed. What lies between must be done again.
+had handled, the backup log holds the last markers that it committed. What lies between must be done again.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kstate.plan import InputPartition
+from benchmarks.demo.gaps import Group
+from kstate.plan import InputPartition, Tile
 
 HANDLED = "handled"
 """The worker's log line after each batch that it handled."""
@@ -50,31 +51,13 @@ class Diary:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """Offsets [lo, hi) of an input partition."""
-
-    place: InputPartition
-    lo: int
-    hi: int
-
-    def holds(self, topic: str, partition: int, offset: int) -> bool:
-        """Whether a record lies within."""
-        return self.place[1:] == (topic, partition) and self.lo <= offset < self.hi
-
-
-def uncommitted(handled: Mapping[InputPartition, int], committed: Mapping[InputPartition, int]) -> list[Span]:
-    """What was handled beyond the last committed marker; a place without marker starts where the plan says."""
-    return [Span(place, committed[place], hi) for place, hi in handled.items() if hi > committed[place]]
-
-
-@dataclass(frozen=True, slots=True)
 class Seen:
     """A committed output record as a live reader saw it; `at` is monotonic seconds."""
 
     at: float
     partition: int
     offset: int
-    key: bytes
+    group: Group
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +67,35 @@ class Recovery:
     first_s: float
     all_s: float
     tiles: int
+    """How many of them were heard of again."""
 
 
-def recovery(
-    seen: Iterable[Seen], killed_at: float, ends: Mapping[int, int], lost_tile: Callable[[bytes], int | None]
-) -> Recovery | None:
-    """How long the keys of the dead worker stood still; None when none of them was heard of again.
+class Recovering:
+    """How long the keys of a dead worker stand still, told from each output that is seen after its death.
 
     `ends` are the read_uncommitted ends of the output partitions, taken after the process was gone: what lies behind
-    them is by somebody else. `lost_tile` gives the tile of a key if the dead worker owned it.
+    them is by somebody else. `lost` has the tile of each key group that the dead worker owned.
     """
-    first: dict[int, float] = {}
-    for record in seen:
-        tile = lost_tile(record.key)
-        if tile is not None and record.offset >= ends[record.partition]:
-            first.setdefault(tile, record.at - killed_at)
-    return Recovery(min(first.values()), max(first.values()), len(first)) if first else None
+
+    def __init__(self, killed_at: float, ends: Mapping[int, int], lost: Mapping[Group, Tile]) -> None:
+        self._killed_at = killed_at
+        self._ends = ends
+        self._lost = lost
+        self._first: dict[Tile, float] = {}
+
+    def take(self, record: Seen) -> None:
+        """An output was seen."""
+        tile = self._lost.get(record.group)
+        if tile is not None and record.offset >= self._ends[record.partition]:
+            self._first.setdefault(tile, record.at - self._killed_at)
+
+    @property
+    def silent(self) -> int:
+        """How many lost tiles were not heard of again."""
+        return len(set(self._lost.values())) - len(self._first)
+
+    @property
+    def result(self) -> Recovery | None:
+        """So far; None while nothing was heard of any of them."""
+        first = self._first.values()
+        return Recovery(min(first), max(first), len(first)) if first else None

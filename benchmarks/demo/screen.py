@@ -11,11 +11,10 @@ from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-EVENTS_SHOWN = 14
+EVENTS_SHOWN = 24
 LINE_SECONDS = 2.0
 """Without a terminal: how often the figures are printed."""
 
@@ -24,16 +23,18 @@ LINE_SECONDS = 2.0
 class Figures:
     """How far the job is; `rate` is words counted per second, over the last moments."""
 
-    lines_read: int
-    lines: int
-    words_counted: int
-    words: int
+    written: int
+    counted: int
     rate: float
     workers: Sequence[str]
 
     def __str__(self) -> str:
-        counted = f"{self.words_counted:,} of {self.words:,} words counted, {self.rate:,.0f}/s"
-        return "; ".join([f"{self.lines_read / self.lines:.0%} of the input read", counted, *self.workers])
+        return "; ".join([f"{self.written:,} words written, {self.behind:,} behind, {self.rate:,.0f}/s", *self.workers])
+
+    @property
+    def behind(self) -> int:
+        """Words that are written and not yet seen counted."""
+        return max(self.written - self.counted, 0)
 
 
 class Rate:
@@ -94,18 +95,13 @@ class Screen:
     def _view(self) -> RenderableType:
         with self._lock:
             events = Text("\n".join(self._events), overflow="ellipsis", no_wrap=True)
-        return events if self._figures is None else Group(events, Text(""), _bars(self._figures))
+        return events if self._figures is None else Group(events, Text(""), _table(self._figures))
 
 
-def _bars(figures: Figures) -> RenderableType:
+def _table(figures: Figures) -> RenderableType:
     table = Table.grid(padding=(0, 2))
-    table.add_row("input read", _bar(figures.lines_read, figures.lines), f"{figures.lines_read:,} lines")
-    counted = f"{figures.words_counted:,} words, {figures.rate:,.0f}/s"
-    table.add_row("words counted", _bar(figures.words_counted, figures.words), counted)
+    table.add_row("words written", f"{figures.written:,}")
+    table.add_row("counted", f"{figures.counted:,}, {figures.rate:,.0f}/s, {figures.behind:,} behind")
     for worker in figures.workers:
-        table.add_row("", "", worker)
+        table.add_row("", worker)
     return table
-
-
-def _bar(done: int, total: int) -> ProgressBar:
-    return ProgressBar(total=total, completed=done, width=40)

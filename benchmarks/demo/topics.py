@@ -1,17 +1,23 @@
-"""The demo's topics, written and read by the plain libraries for Kafka and Avro, not by kstate."""
+"""The demo's topics, read by the plain libraries for Kafka and Avro; of kstate's formats only the markers matter."""
 
 from __future__ import annotations
 
 import io
 import json
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from confluent_kafka import Consumer, IsolationLevel, Producer, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
-from fastavro import parse_schema, schemaless_reader, schemaless_writer
+from fastavro import parse_schema, schemaless_reader
+
+from benchmarks.demo.proof import Span
+from kstate.keyspace import slot_of, slot_of_offset
+from kstate.state.blocks import decode_frame
+from kstate.state.markers import Marker
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
 END_SECONDS = 30.0
@@ -34,31 +40,11 @@ def create(servers: str, partitions: Mapping[str, int]) -> None:
         future.result(30)
 
 
-def write_lines(servers: str, topic: str, partitions: int, lines: Iterable[str]) -> None:
-    """Produce each line as a record without key, in turn to each partition."""
-    schema = _schema("line")
-    producer = Producer(
-        {"bootstrap.servers": servers, "enable.idempotence": True, "linger.ms": 20, "compression.type": "lz4"}
-    )
-    refused: list[Any] = []
-    first_ms = time.time_ns() // 1_000_000  # results carry event times: far back, retention would delete them
-    for number, line in enumerate(lines):
-        out = io.BytesIO()
-        schemaless_writer(out, schema, {"text": line, "ts": first_ms + number})
-        producer.produce(
-            topic,
-            out.getvalue(),
-            partition=number % partitions,
-            on_delivery=lambda error, _: refused.append(error) if error else None,
-        )
-        if number % 10_000 == 0:
-            producer.poll(0)
-    if producer.flush(60) or refused:
-        raise RuntimeError(f"writing {topic}: {len(refused)} lines were refused, the first with {refused[:1]}")
+def records(servers: str, topic: str, parts: Mapping[int, tuple[int, int]] | None = None) -> Iterator[Record]:
+    """Every committed record of a topic, in order within each partition; an error if its beginning is gone.
 
-
-def records(servers: str, topic: str) -> Iterator[Record]:
-    """Every committed record of a topic, in order within each partition; an error if its beginning is gone."""
+    `parts`: partition → offsets [lo, hi) where not all of it is wanted.
+    """
     consumer = Consumer(
         {
             "bootstrap.servers": servers,
@@ -69,8 +55,10 @@ def records(servers: str, topic: str) -> Iterator[Record]:
             "auto.offset.reset": "error",
         }
     )
-    waiting = set(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
-    consumer.assign([TopicPartition(topic, partition, 0) for partition in waiting])
+    if parts is None:
+        parts = dict.fromkeys(consumer.list_topics(topic, timeout=10).topics[topic].partitions, (0, 1 << 62))
+    waiting = set(parts)
+    consumer.assign([TopicPartition(topic, partition, lo) for partition, (lo, _) in parts.items()])
     deadline = time.monotonic() + END_SECONDS
     while waiting:
         if time.monotonic() > deadline:
@@ -79,18 +67,42 @@ def records(servers: str, topic: str) -> Iterator[Record]:
             error, partition, offset = message.error(), message.partition(), message.offset()
             assert partition is not None
             assert offset is not None
-            if error is None:
+            if error is None and offset < parts[partition][1]:
                 yield Record(partition, offset, message.key() or b"", message.value() or b"")
-            elif error.name() == "_PARTITION_EOF":
+            elif error is None or error.name() == "_PARTITION_EOF":
                 waiting.discard(partition)
             else:
                 raise RuntimeError(f"reading {topic}[{partition}]: {error}")
     consumer.close()
 
 
+def read_markers(servers: str, topic: str) -> dict[int, list[tuple[int, Marker]]]:
+    """The committed markers of a backup topic with their offsets, in order, by partition."""
+    found: dict[int, list[tuple[int, Marker]]] = defaultdict(list)
+    for record in records(servers, topic):
+        if isinstance(marker := decode_frame(record.value), Marker):
+            found[record.partition].append((record.offset, marker))
+    return found
+
+
+def records_in(servers: str, spans: Iterable[Span]) -> int:
+    """How many committed records lie within these spans, each counted once."""
+    by_topic: dict[str, dict[int, list[Span]]] = defaultdict(lambda: defaultdict(list))
+    for span in spans:
+        _, topic, partition = span.place
+        by_topic[topic][partition].append(span)
+    found = 0
+    for topic, wanted in by_topic.items():
+        parts = {p: (min(span.lo for span in here), max(span.hi for span in here)) for p, here in wanted.items()}
+        for record in records(servers, topic, parts):
+            slot = slot_of(record.key) if record.key else slot_of_offset(record.offset)
+            found += any(span.holds(slot, record.offset) for span in wanted[record.partition])
+    return found
+
+
 def read_counts(servers: str, topic: str) -> Iterator[tuple[str, int]]:
     """The results as (word, count), in the order of each partition."""
-    schema = _schema("running_count")
+    schema = schema_of("running_count")
     for record in records(servers, topic):
         fields: Any = schemaless_reader(io.BytesIO(record.value), schema, None)
         if record.key != fields["word"].encode():
@@ -110,5 +122,6 @@ def _admin(servers: str) -> AdminClient:
     return AdminClient({"bootstrap.servers": servers, "log_level": 0})
 
 
-def _schema(name: str) -> Any:
+def schema_of(name: str) -> Any:
+    """A schema of the examples, as fastavro takes it."""
     return parse_schema(json.loads((SCHEMAS / f"{name}.avsc").read_text()))

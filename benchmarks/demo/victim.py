@@ -5,26 +5,27 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.demo.evidence import Diary, Span, uncommitted
-from benchmarks.demo.topics import records
+from benchmarks.demo.evidence import Diary
+from benchmarks.demo.proof import Span, stands, uncommitted
+from benchmarks.demo.topics import read_markers
+from kstate.keyspace import KeyRange
 from kstate.messages import Heartbeat
-from kstate.plan import InputPartition, Plan, backup_topic
-from kstate.state.blocks import decode_frame
-from kstate.state.markers import Marker
+from kstate.plan import InputPartition, Plan, Shard, backup_topic
+from kstate.progress import SlotMap
 
 GONE_SECONDS = 10.0
 
 
 @dataclass(slots=True)
 class Victim:
-    """A worker under observation; `tiles` are (operator uid, partition)."""
+    """A worker under observation."""
 
     beat: Heartbeat
-    tiles: frozenset[tuple[str, int]]
     log: Path
     diary: Diary = field(init=False)
     committed_at: float | None = None
@@ -58,27 +59,24 @@ class Victim:
         return killed_at
 
 
-def committed_progress(servers: str, plan: Plan, ends: Mapping[tuple[str, int], int]) -> dict[InputPartition, int]:
-    """Where each input partition stood by the last marker below the given ends of the backup partitions.
+def in_hand(servers: str, victim: Victim, plan: Plan, ends: Mapping[tuple[str, int], int]) -> list[Span]:
+    """What it had handled of its own keys, and not committed, when it died.
 
-    `ends` by (backup topic, partition), taken read_uncommitted: a marker below them that was committed later counts, so
-    the progress is never below that of the moment. Whole partitions only, as tiles are here.
+    `plan` is the one that it had, `ends` by (backup topic, partition) the read_uncommitted ends when it was gone: a
+    marker below them that was committed later counts, so the progress is never below that of the moment.
     """
-    progress = dict(plan.starts)
+    victim.look()
+    owned: dict[InputPartition, list[KeyRange]] = defaultdict(list)
+    committed: dict[InputPartition, SlotMap[int]] = {}
     for uid in plan.registry.operators:
         topic = backup_topic(plan.app, uid)
-        for record in records(servers, topic):
-            if record.offset < ends[topic, record.partition] and isinstance(
-                marker := decode_frame(record.value), Marker
-            ):
-                progress |= {(uid, source, record.partition): offset for source, offset in marker.progress.items()}
-    return progress
-
-
-def spans_in_hand(victim: Victim, committed: Mapping[InputPartition, int]) -> list[Span]:
-    """What it had handled and not committed when it died."""
-    victim.look()
-    return uncommitted(victim.diary.handled, committed)
+        markers = read_markers(servers, topic)
+        for place in (place for place in victim.diary.handled if place[0] == uid):
+            before = [marker for offset, marker in markers[place[2]] if offset < ends[topic, place[2]]]
+            committed[place] = stands(before, place, plan.starts.get(place, 0))
+            shard = Shard(uid, place[2])
+            owned[place] = [t.key_range for t in plan.owned_by(victim.beat.incarnation) if t.shard == shard]
+    return uncommitted(victim.diary.handled, owned, committed)
 
 
 def _lives(pid: int) -> bool:

@@ -6,11 +6,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, TopicPartition
 
 from benchmarks.demo.evidence import Seen
-from kstate.messages import Control, Heartbeat, JobHalted, PlanPublished, TermStarted, WorkerDied
+from benchmarks.demo.gaps import Group, Grouping
+from kstate.messages import Control, Heartbeat, JobHalted, OrderAnswered, PlanPublished, TermStarted, WorkerDied
 from kstate.plan import Plan, control_topic, reports_topic
 from kstate.wire import decode_control, decode_report
 
@@ -18,23 +20,37 @@ LOOK_SECONDS = 0.2
 """How often we look whether the job's own topics are there."""
 
 
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """Where the job runs, its application, and the topic of its results."""
+
+    servers: str
+    app: str
+    outputs: str
+
+
 class Watch(threading.Thread):
     """Follows outputs, control and reports of a job while it runs; its attributes may be read at any time."""
 
-    def __init__(self, servers: str, app: str, outputs: str, tell: Callable[[str], None]) -> None:
+    def __init__(self, job: Watched, grouping: Grouping, tell: Callable[[str], None]) -> None:
         super().__init__(name="watch", daemon=True)
         self.counted = 0
         """Committed output records seen so far."""
+        self.times: dict[Group, list[float]] = {group: [] for group in grouping.groups}
+        """When outputs of each key group were seen, monotonic seconds."""
+        self.decisions: list[tuple[float, Control]] = []
+        """The control topic, each message with the moment at which it was seen."""
         self.beats: dict[str, Heartbeat] = {}
         """The newest heartbeat of each incarnation."""
         self.plan: Plan | None = None
         self.keeping = False
-        """Whether each record is kept, with the moment at which it was seen."""
+        """Whether each output is kept, too."""
         self.kept: deque[Seen] = deque()
         self.failure: Exception | None = None
-        self._servers = servers
-        self._app = app
-        self._outputs = outputs
+        self._servers = job.servers
+        self._app = job.app
+        self._outputs = job.outputs
+        self._grouping = grouping
         self._tell = tell
         self._over = threading.Event()
 
@@ -80,16 +96,21 @@ class Watch(threading.Thread):
             elif message.topic() == self._outputs:
                 self._counted(message, now)
             elif message.topic() == control_topic(self._app):
-                self._decided(decode_control(message.value() or b""))
+                self._decided(decode_control(message.value() or b""), now)
             elif isinstance(report := decode_report(message.value() or b""), Heartbeat):
                 self.beats[report.incarnation] = report
 
     def _counted(self, message: Message, now: float) -> None:
+        group = self._grouping(message.key() or b"")
+        seen = self.times[group]
+        if not seen or seen[-1] < now:
+            seen.append(now)
         self.counted += 1
         if self.keeping:
-            self.kept.append(Seen(now, message.partition() or 0, message.offset() or 0, message.key() or b""))
+            self.kept.append(Seen(now, message.partition() or 0, message.offset() or 0, group))
 
-    def _decided(self, message: Control) -> None:
+    def _decided(self, message: Control, now: float) -> None:
+        self.decisions.append((now, message))
         match message:
             case TermStarted(term, leader):
                 self._tell(f"term {term}: {leader} leads")
@@ -97,6 +118,8 @@ class Watch(threading.Thread):
                 self._tell(f"leader: {incarnation} is dead ({reason})")
             case JobHalted(_, reason, _):
                 self._tell(f"leader: the job halts: {reason}")
+            case OrderAnswered(_, _, accepted, reason):
+                self._tell(f"leader: {'nothing to do' if accepted else 'order refused'}: {reason}")
             case PlanPublished(plan, reason):
                 self.plan = plan
                 self._tell(f"plan {plan.version}: {reason}")

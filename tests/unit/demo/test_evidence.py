@@ -1,12 +1,20 @@
 import json
+from dataclasses import replace
+from typing import Any
 
-from benchmarks.demo.evidence import Diary, Recovery, Seen, Span, recovery, uncommitted
+import pytest
+
+from benchmarks.demo.evidence import Diary, Recovering, Recovery, Seen
+from benchmarks.demo.gaps import Group, Grouping
 from benchmarks.demo.screen import Rate
-from benchmarks.demo.story import Outcome
+from benchmarks.demo.story import Outcome, Ran
+from benchmarks.demo.timeline import Carried, Deed, effect
 from benchmarks.demo.verdict import judge
+from kstate.keyspace import FULL_RANGE, SLOTS, KeyRange
+from kstate.plan import Shard, Tile
 
 LINES = ("split", "lines", 0)
-WORDS = ("count", "words", 3)
+LOW = KeyRange(0, SLOTS // 2)
 
 
 def handled(next_offset: int, records: int, who: str = "w-1") -> str:
@@ -37,37 +45,61 @@ def test_lines_of_others_count_for_nothing() -> None:
     assert (diary.in_hand, diary.handled) == (0, {})
 
 
-def test_only_what_lies_beyond_the_last_marker_was_lost() -> None:
-    """An input partition whose marker covers all that was handled has nothing to be done again."""
-    spans = uncommitted({LINES: 31, WORDS: 7}, {LINES: 25, WORDS: 7, ("count", "words", 4): 0})
-    assert spans == [Span(LINES, 25, 31)]
-    assert spans[0].holds("lines", 0, 25)
-    assert not spans[0].holds("lines", 0, 31)
-    assert not spans[0].holds("lines", 1, 25)
-
-
 def test_recovery_is_measured_by_outputs_of_lost_tiles_behind_the_end() -> None:
     """Records before the end at the kill are the victim's own, other tiles never stopped: neither counts."""
-    lost = {b"a": 0, b"b": 1, b"other": None}
-    seen = [
-        Seen(10.01, 0, 4, b"a"),  # committed by the victim, delivered after its death
-        Seen(10.2, 0, 5, b"other"),
-        Seen(12.5, 0, 6, b"a"),
-        Seen(12.6, 0, 7, b"a"),
-        Seen(13.0, 1, 9, b"b"),
-    ]
-    found = recovery(seen, 10.0, {0: 5, 1: 9}, lost.__getitem__)
-    assert found == Recovery(first_s=2.5, all_s=3.0, tiles=2)
-    assert recovery(seen[:2], 10.0, {0: 5, 1: 9}, lost.__getitem__) is None
+    a, b, other = Group(0, 0), Group(1, 0), Group(1, 7)
+    lost = {a: Tile(Shard("count", 0), FULL_RANGE, "i2", 1), b: Tile(Shard("count", 1), LOW, "i2", 1)}
+    recovering = Recovering(10.0, {0: 5, 1: 9}, lost)
+    recovering.take(Seen(10.01, 0, 4, a))  # committed by the victim, delivered after its death
+    recovering.take(Seen(10.2, 0, 5, other))
+    assert [recovering.result, recovering.silent] == [None, 2]
+    recovering.take(Seen(12.5, 0, 6, a))
+    recovering.take(Seen(12.6, 0, 7, a))
+    assert recovering.result == Recovery(first_s=2.5, all_s=2.5, tiles=1)
+    recovering.take(Seen(13.0, 1, 9, b))
+    assert recovering.result == Recovery(first_s=2.5, all_s=3.0, tiles=2)
+    assert recovering.silent == 0
 
 
-def test_a_demo_that_proves_nothing_fails() -> None:
-    """Right results are not enough: something must have been in hand, enough left, and a recovery seen."""
-    good = Outcome(judge({"a": 1}, {"a": [1]}), 1, 5, 0.4, Recovery(1.0, 2.0, 8), 0, 20.0)
-    assert good.faults() == []
-    verdict = judge({"a": 2}, {"a": [1]})
-    poor = Outcome(verdict, 1, 0, 0.2, None, 1, 20.0)
-    assert len(poor.faults()) == 6
+def good() -> Outcome:
+    """Of a demo as it should be."""
+    seen = {group: [0.0, 9.0] for group in Grouping(1).groups}
+    deed = Deed("split", 1.0, 2.0, 3.0, (Carried(Shard("count", 0), LOW, "worker-1", "worker-2"),))
+    found = effect(deed, seen, list(seen), "count")
+    verdict = judge({"a": 1}, {"a": [1]})
+    ran = (Ran("split of count[0], at worker-2", 100), Ran("merge of count[0], at worker-1", 100))
+    return Outcome(verdict, 1, 0.0, (found,), ran, 5, 8, Recovery(1.0, 2.0, 8), "", 0, 15_000.0)
+
+
+def test_a_demo_that_is_what_it_claims_to_be_has_no_fault() -> None:
+    """Everything happened and everything was seen."""
+    assert good().faults() == []
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"missed": "merge: order refused"}, "merge: order refused"),
+        ({"ran": ()}, "nothing was split"),
+        ({"ran": (Ran("split of count[0], at worker-2", 0),)}, "no word was counted there"),
+        ({"replayed": 0}, "nothing was replayed"),
+        ({"recovery": None}, "no output of the lost tiles"),
+        ({"recovery": Recovery(1.0, 2.0, 7)}, "not all of the lost tiles"),
+        ({"exit_code": None}, "exit code None"),
+        ({"observed": 2}, "saw 2 records"),
+        ({"verdict": judge({"a": 2}, {"a": [1, 1]})}, "results differ"),
+    ],
+)
+def test_a_demo_that_proves_less_fails(change: dict[str, Any], fault: str) -> None:
+    """Right results are not enough: each act must have happened, on work that was really under way."""
+    assert [each for each in replace(good(), **change).faults() if fault in each]
+
+
+def test_a_gap_that_was_not_seen_fails_the_demo() -> None:
+    """A figure that nobody measured is not shown as one, and not passed over."""
+    outcome = good()
+    silent = effect(outcome.effects[0].deed, {}, Grouping(1).groups, "count")
+    assert len(replace(outcome, effects=(silent,)).faults()) == 2
 
 
 def test_the_rate_is_that_of_the_last_moments() -> None:
