@@ -82,6 +82,11 @@ class Topics:
             self.log.broker.create_topic(topic, 1)
         self.log.broker.create_topic("words", 2)
 
+    @property
+    def control(self) -> TopicPartition:
+        """Where the leader's decisions stand."""
+        return TopicPartition(control_topic("app"), 0)
+
     def say(self, *messages: Control) -> None:
         """The leader decides."""
         for message in messages:
