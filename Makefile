@@ -7,11 +7,11 @@ STAMP := $(VENV)/.installed
 LOCK := $(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --no-header --no-emit-options \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --extra embedded --extra dashboard
 
-.PHONY: help setup demo test check fast lint types format bench wheel lock clean
+.PHONY: help setup demo test check fast lint types format bench bench-elastic wheel lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: $(STAMP) ## make the virtual environment in .venv
 
@@ -47,6 +47,9 @@ format: $(STAMP) ## let ruff mend what it can
 
 bench: $(STAMP) ## the running-average benchmark on a real broker
 	@$(BIN)/python -m benchmarks.running_average
+
+bench-elastic: $(STAMP) ## moves, failures and recovery under load: what they cost (about an hour)
+	@$(BIN)/python -m benchmarks.elastic
 
 wheel: $(STAMP) ## build the wheel into dist/
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .

@@ -1,0 +1,135 @@
+"""`make bench-elastic`: what moves, failures and recovery cost, on a real broker, under a fixed open-loop load.
+
+The load is half of what the set-up can do on this machine, measured first. Every result is seen by a plain
+read_committed consumer; latency is from the moment at which its reading was produced to that at which it was seen.
+
+    python -m benchmarks.elastic [--part moves|recovery|leader ...] [--short]
+                                 [--case NAME ...] [--kills N] [--moves N] [--rate RECORDS_PER_S]
+                                 [--bootstrap HOST:PORT]
+
+Figures go to benchmarks/results/elastic.json (parts that are measured again replace their earlier figures), the table
+to elastic.md, latency over time to elastic.svg.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks.broker import Broker, broker_at
+from benchmarks.elastic import leader, moves, recovery
+from benchmarks.elastic.picture import latency_over_time
+from benchmarks.elastic.report import RESULTS, machine, shown, stored
+from benchmarks.elastic.session import HOT, Setting, capacity, loaded, quiet, running
+
+UTILISATION = 0.5
+BURST = 400_000
+PARTS = ("moves", "recovery", "leader")
+LOADED_S = 3_600.0
+"""The longest a part may take."""
+
+
+class Bench:
+    """The chosen parts, on one broker."""
+
+    def __init__(self, broker: Broker, folder: Path, chosen: argparse.Namespace) -> None:
+        self._broker = broker
+        self._folder = folder
+        self._chosen = chosen
+        self._short: bool = chosen.short
+        self._console = Console(stderr=True)
+        self._began = time.monotonic()
+        self.found: dict[str, Any] = {
+            "machine": machine(),
+            "command": " ".join(["python -m benchmarks.elastic", *sys.argv[1:]]),
+        }
+
+    def run(self) -> None:
+        """Part by part; what is measured is stored at once."""
+        rate = self._chosen.rate or self._calibrated()
+        for part in self._chosen.part or PARTS:
+            self.say(f"part {part}, {rate:,.0f} records/s")
+            {"moves": self._moves, "recovery": self._recovery, "leader": self._leader}[part](rate)
+            stored(self.found)
+
+    def say(self, text: str) -> None:
+        """A line for whoever waits."""
+        self._console.print(f"{time.monotonic() - self._began:7.1f} s  {text}", highlight=False, soft_wrap=True)
+
+    def _calibrated(self) -> float:
+        """Half of what two workers can do."""
+        with running(self._broker, self._folder, "calibration", Setting()) as cluster:
+            capacity(cluster, BURST // 4)  # warm-up
+            full = capacity(cluster, BURST // (2 if self._short else 1))
+        rate = UTILISATION * full
+        self.say(f"capacity {full:,.0f} records/s, the load is half of it")
+        self.found["calibration"] = {
+            "capacity, records/s": round(full),
+            "load, records/s": round(rate),
+            "keys per group": HOT,
+        }
+        return rate
+
+    def _moves(self, rate: float) -> None:
+        count = self._chosen.moves or (3 if self._short else 20)
+        with running(self._broker, self._folder, "moves", Setting()) as cluster, loaded(cluster, rate, LOADED_S):
+            part = moves.measure(cluster, count, 10 if self._short else 60, self.say)
+            rows = cluster.rows(part["began"])
+        picture = latency_over_time(rows, part.pop("windows"), part.pop("began"), part.pop("ended"))
+        (RESULTS / "elastic.svg").write_text(picture)
+        self.found["moves"] = part
+
+    def _recovery(self, rate: float) -> None:
+        for case in recovery.CASES:
+            if self._chosen.case and case.name not in self._chosen.case:
+                continue
+            kills = self._chosen.kills or ((1 if self._short else 3) if case.rare else (2 if self._short else 10))
+            self.say(f"{case.text}: {case.setting.state_mb:.0f} MB per worker")
+            with running(self._broker, self._folder, case.name, case.setting) as cluster:
+                if case.setting.standbys:
+                    cluster.await_warm()
+                with loaded(cluster, rate, LOADED_S):
+                    found = recovery.measure(cluster, case, kills, self.say)
+            self.found.setdefault("recovery", {})[case.name] = found
+            stored(self.found)
+
+    def _leader(self, rate: float) -> None:
+        kills = self._chosen.kills or (2 if self._short else 10)
+        setting = Setting(candidates=2)
+        with running(self._broker, self._folder, "leader", setting) as cluster, loaded(cluster, rate, LOADED_S):
+            calm = quiet(cluster, 10 if self._short else 30)
+            self.found["leader"] = {"quiet": calm, **leader.measure(cluster, kills, self.say)}
+
+
+def options() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", action="append", choices=PARTS)
+    parser.add_argument("--case", action="append", choices=[case.name for case in recovery.CASES])
+    parser.add_argument("--kills", type=int)
+    parser.add_argument("--moves", type=int)
+    parser.add_argument("--rate", type=float)
+    parser.add_argument("--short", action="store_true")
+    parser.add_argument("--bootstrap", default=os.environ.get("KSTATE_BOOTSTRAP_SERVERS"))
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure, print, and write the results."""
+    chosen = options()
+    RESULTS.mkdir(exist_ok=True)
+    with broker_at(chosen.bootstrap) as broker, tempfile.TemporaryDirectory(prefix="kstate-elastic-") as folder:
+        bench = Bench(broker, Path(folder), chosen)
+        bench.run()
+    (RESULTS / "elastic.md").write_text(shown(stored(bench.found)))
+
+
+if __name__ == "__main__":
+    main()
