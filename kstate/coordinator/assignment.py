@@ -1,49 +1,15 @@
-"""Who gets which tile: the first plan, and the tiles of the dead.
-
-Whole partitions only; moves, splits and parallel recovery come on top of the same values. Every function is pure, and a
-result that does not tile is an error here, before anybody sees it (S8).
-"""
+"""Who may have tiles at all, and who gets which of them first."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from kstate.coordinator.control import undelivered
+from kstate.coordinator.scene import Ownership, Roll, Scene, by_name, counted
 from kstate.keyspace import FULL_RANGE
 from kstate.plan import Member, Plan, Shard, Tile
-
-
-@dataclass(frozen=True, slots=True)
-class Roll:
-    """Who may get tiles, and whose tiles may be given, at one moment."""
-
-    alive: tuple[Member, ...]
-    """Those who heartbeat, members of the plan or not, the freshest first."""
-    dead: frozenset[str]
-    fenced: frozenset[str]
-    """Declared dead, seen, and fenced since: their tiles may be given (S2)."""
-    overdue: frozenset[str]
-    """Dead whose successor was waited for long enough."""
-    names: Mapping[str, str]
-    """Incarnation → name, of the dead too."""
-    build: str = ""
-    """Of the leader's job: only those who run the same join and get tiles."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ownership:
-    """The part of a plan that says who owns what, and why it came to be."""
-
-    members: tuple[Member, ...]
-    dead: tuple[str, ...]
-    tiles: tuple[Tile, ...]
-    reason: str
-
-
-def by_name(member: Member) -> tuple[int, str, str]:
-    """Sort key: worker-2 before worker-10."""
-    return len(member.name), member.name, member.incarnation
 
 
 def first_tiles(shards: Mapping[str, int], members: Sequence[Member], grant: int) -> tuple[Tile, ...]:
@@ -64,56 +30,30 @@ def first_tiles(shards: Mapping[str, int], members: Sequence[Member], grant: int
     return tuple(tiles)
 
 
-def spread(tiles: Sequence[Tile], givable: set[Tile], members: Sequence[Member], grant: int) -> tuple[Tile, ...]:
-    """The same tiles, those that may be given handed to the least loaded members under a new grant."""
-    load = Counter({m.incarnation: 0 for m in members})
-    load.update(t.worker for t in tiles if t.worker is not None and t.worker in load and t not in givable)
-    order = {m.incarnation: i for i, m in enumerate(sorted(members, key=by_name))}
-    given: dict[Tile, Tile] = {}
-    for tile in sorted(givable, key=lambda t: (t.shard, t.key_range)):
-        heir = min(order, key=lambda i: (load[i], order[i]))
-        load[heir] += 1
-        given[tile] = replace(tile, worker=heir, grant=grant)
-    return tuple(given.get(tile, tile) for tile in tiles)
+def mustered(now: Ownership, scene: Scene) -> Ownership:
+    """The dead are members no more, newcomers are; one whose name a live member bears has to wait.
 
-
-def reassigned(plan: Plan, roll: Roll) -> Ownership | None:
-    """Who owns what after the deaths and arrivals of this moment; None when the plan may stay as it is.
-
-    The tiles of a fenced dead worker go, whole, to the live member of its name, its successor, and after the wait for
-    it to those who have fewest. Newcomers become members; one whose name a live member bears has to wait. Members of
-    another build keep what they own, and get nothing.
+    Members of another build stay and keep what they own. Who is drained is forgotten with the member.
     """
-    grant = plan.version + 1
-    members, joined = _members(plan, roll)
-    able = [member for member in members if member.build == roll.build]
-    tiles, notes = plan.tiles, []
-    for dead in dict.fromkeys(t.worker for t in plan.tiles if t.worker in roll.fenced):
-        assert dead is not None
-        lost = {tile for tile in tiles if tile.worker == dead}
-        heirs = _heirs(dead, able, roll)
-        if heirs:
-            tiles = spread(tiles, lost, heirs, grant)
-            notes.append(f"{_count(len(lost), 'tile')} of {dead} to {_names(heirs)}")
-    if able and (orphans := {tile for tile in tiles if tile.worker is None}):
-        tiles = spread(tiles, orphans, able, grant)
-        notes.append(f"{_count(len(orphans), 'tile')} without owner to {_names(able)}")
-    if joined:
-        notes.append(f"{_names(joined)} joined")
-    idle = {m.incarnation for m in plan.members} - {tile.worker for tile in plan.tiles}
-    if gone := [m for m in plan.members if m.incarnation in roll.dead & idle]:
-        notes.append(f"{_names(gone)} gone")
-    if tiles == plan.tiles and not joined and not gone:
-        return None
-    undelivered = tuple(sorted(roll.dead & {tile.worker for tile in tiles if tile.worker}))
-    return Ownership(members, undelivered, tiles, "; ".join(notes))
+    roll = scene.roll
+    joined = newcomers(now, roll)
+    if not joined and all(m.incarnation not in roll.dead for m in now.members):
+        return now
+    stayed = tuple(m for m in now.members if m.incarnation not in roll.dead)
+    holders = set(undelivered(scene.plan, roll.dead))
+    gone = [m for m in now.members if m.incarnation in roll.dead and m.incarnation not in holders]
+    members = tuple(sorted([*stayed, *joined], key=by_name)) if joined else stayed
+    drained = tuple(incarnation for incarnation in now.drained if any(m.incarnation == incarnation for m in stayed))
+    notes = [f"{_names(joined)} joined"] if joined else []
+    notes += [f"{_names(gone)} gone"] if gone else []
+    return replace(now, members=members, drained=drained).noted(*notes)
 
 
-def newcomers(plan: Plan | None, roll: Roll) -> tuple[Member, ...]:
+def newcomers(now: Ownership | Plan | None, roll: Roll) -> tuple[Member, ...]:
     """Live workers outside the plan that may join: of the leader's build, one per name, none whose name a live member
     bears.
     """
-    members = () if plan is None else tuple(m for m in plan.members if m.incarnation not in roll.dead)
+    members = () if now is None else tuple(m for m in now.members if m.incarnation not in roll.dead)
     taken = {m.name for m in members}
     known = {m.incarnation for m in members} | roll.dead
     fresh: dict[str, Member] = {}
@@ -132,27 +72,9 @@ def waiting(plan: Plan | None, roll: Roll) -> str | None:
         return None
     who = ", ".join(f"{m.name} (build {m.build or 'unknown'})" for m in sorted(others, key=by_name))
     able = [m for m in members if m.build == roll.build and m.incarnation not in roll.dead]
-    wait = f"{_count(len(stuck), 'tile')} without owner wait for a worker of this build"
+    wait = f"{counted(len(stuck), 'tile')} without owner wait for a worker of this build"
     return f"the leader runs build {roll.build}, not so {who}: {wait if stuck and not able else 'they get no tiles'}"
-
-
-def _members(plan: Plan, roll: Roll) -> tuple[tuple[Member, ...], tuple[Member, ...]]:
-    """The live members of the next plan, and those of them that are new."""
-    joined = newcomers(plan, roll)
-    stayed = [m for m in plan.members if m.incarnation not in roll.dead]
-    return tuple(sorted([*stayed, *joined], key=by_name)), joined
-
-
-def _heirs(dead: str, members: Sequence[Member], roll: Roll) -> list[Member]:
-    """Who the tiles of a dead worker may go to now; empty: wait."""
-    name = roll.names.get(dead)
-    successors = [m for m in members if m.name == name]
-    return successors or (list(members) if dead in roll.overdue else [])
 
 
 def _names(members: Sequence[Member]) -> str:
     return ", ".join(m.name for m in members)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"

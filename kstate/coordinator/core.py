@@ -11,11 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from kstate.config import FailureSettings, RecoverySettings
-from kstate.coordinator import assignment, completion, membership, recovery
-from kstate.coordinator.assignment import Ownership, Roll
-from kstate.coordinator.commands import Command, Finish, Halt, Publish, TakeEnds
+from kstate.coordinator import assignment, completion, membership, planning, recovery, standbys
+from kstate.coordinator.commands import Answer, Command, Finish, Halt, Publish, TakeEnds
 from kstate.coordinator.completion import Achieved
-from kstate.coordinator.control import ControlView, take
+from kstate.coordinator.control import ControlView, take, undelivered
 from kstate.coordinator.events import (
     ControlRead,
     Draft,
@@ -27,17 +26,23 @@ from kstate.coordinator.events import (
     Tick,
     TopicsCounted,
 )
+from kstate.coordinator.evidence import Evidence
 from kstate.coordinator.membership import Membership
+from kstate.coordinator.orders import Reply, carried_out
 from kstate.coordinator.recovery import Recovery
+from kstate.coordinator.safety import giving_fault, release_fault
+from kstate.coordinator.scene import Ownership, Roll, Scene, kept_of
 from kstate.coordinator.topics import changed_counts
 from kstate.description import JobDescription
 from kstate.errors import FINAL_EXIT_CODES, ConfigError
-from kstate.keyspace import FULL_RANGE
 from kstate.messages import Control, Heartbeat, Order, PlanPublished, ProcessExited
-from kstate.plan import InputPartition, Plan, Shard, Tile, tiling_fault
+from kstate.plan import InputPartition, Plan, Registry, moves_fault, tiling_fault
 
 OUTAGE_MS = 5_000
 """A leader that read nothing, not even its own beats, for so long was cut off, and the others with it."""
+
+ORDERS_KEPT = 100
+"""Orders that wait for their answer; one more is heard again later, because whoever gave it repeats it."""
 
 RECONNECT_MS = 3_000
 """After the broker was away: clients try to reconnect once a second, and a restarted broker is busy at first."""
@@ -74,6 +79,8 @@ class State:
     """Not yet in any plan."""
     taken: Mapping[InputPartition, int] = field(default_factory=dict)
     """Ends that are not yet in any plan."""
+    orders: tuple[Order, ...] = ()
+    """Not yet answered, in the order in which they were heard."""
     fault: Halt | None = None
     now_ms: int = 0
     beat_ms: int | None = None
@@ -99,7 +106,7 @@ def observe(state: State, event: Event) -> State:
         case Heartbeat():
             return _heartbeat(state, event)
         case Order():
-            return state
+            return _order(state, event)
         case ProcessExited():
             return replace(state, present=membership.exited(state.present, event))
         case ControlRead(message):
@@ -119,16 +126,16 @@ def decide(state: State) -> Command | None:
     """The next thing to do, None when all is as it should be."""
     view = state.control
     if view.halted is not None:
-        return _finish(state, view.halted.exit_code)
+        return _refused(state, "the job is halted") or _finish(state, view.halted.exit_code)
     if view.plan is not None and view.plan.complete and state.draft is None:
-        return _finish(state, 0)
+        return _refused(state, "the job is complete") or _finish(state, 0)
     if state.fault is not None:
         return state.fault
     if step := recovery.next_step(view, state.present, state.recovery):
         return step
     if view.plan is None:
-        return _first_plan(state)
-    return _changed_plan(state, view.plan) or _bounded_run(state, view.plan)
+        return _first_plan(state) or _refused(state, "there is no plan yet, no worker has come; try again")
+    return _changed_plan(state, view.plan) or _ordered(state, view.plan) or _bounded_run(state, view.plan)
 
 
 def _own_beat(state: State) -> State:
@@ -163,6 +170,14 @@ def _heartbeat(state: State, beat: Heartbeat) -> State:
     )
 
 
+def _order(state: State, order: Order) -> State:
+    """It is repeated until it is answered: what is known, or answered, is no news."""
+    known = {*state.control.answered, *(o.id for o in state.orders)}
+    if not order.id or order.id in known or len(state.orders) >= ORDERS_KEPT:
+        return state
+    return replace(state, orders=(*state.orders, order))
+
+
 def _control_read(state: State, message: Control) -> State:
     view = take(state.control, message)
     over = view.halted is not None or (view.plan is not None and view.plan.complete)
@@ -172,6 +187,7 @@ def _control_read(state: State, message: Control) -> State:
         control=view,
         recovery=recovery.noticed(state.recovery, view, state.now_ms),
         over_ms=over_ms if over else None,
+        orders=tuple(order for order in state.orders if order.id not in view.answered),
     )
     if not isinstance(message, PlanPublished):
         return state
@@ -203,7 +219,9 @@ def _first_plan(state: State) -> Publish | None:
         return None
     tiles = assignment.first_tiles(state.draft.shards, members, 1)
     names = ", ".join(member.name for member in members)
-    return _publish(state, None, Ownership(members, (), tiles, f"first plan for {names}"))
+    first = Ownership(members, tiles, notes=(f"first plan for {names}",))
+    nothing = Plan(state.job.app, 0, state.control.term, (), (), (), Registry(), {}, {})
+    return _publish(state, None, standbys.assigned(first, _scene(state, nothing)))
 
 
 def _are_enough(state: State, workers: int) -> bool:
@@ -216,57 +234,70 @@ def _are_enough(state: State, workers: int) -> bool:
 
 
 def _changed_plan(state: State, plan: Plan) -> Publish | None:
-    """The next plan because of deaths, arrivals, or what the job needs beyond the newest plan."""
-    roll = _roll(state)
-    fitted = _fitted(plan, state, roll)
-    ownership = assignment.reassigned(fitted, roll)
-    if ownership is not None:
-        return _publish(state, plan, ownership)
-    if state.draft is not None or fitted.tiles != plan.tiles:
-        undelivered = tuple(sorted(roll.dead & {tile.worker for tile in fitted.tiles if tile.worker}))
-        reason = "" if state.draft is not None else "the last tiles of dropped operators are gone"
-        members = tuple(member for member in fitted.members if member.incarnation not in roll.dead)
-        return _publish(state, plan, Ownership(members, undelivered, fitted.tiles, reason))
-    return None
+    """The next plan because of deaths, arrivals, reports, or what the job needs beyond the newest plan."""
+    scene = _scene(state, plan)
+    ownership = planning.changed(scene)
+    if ownership is None and state.draft is not None:
+        ownership = planning.evolved(kept_of(plan), scene)
+    return None if ownership is None else _publish(state, plan, ownership)
 
 
-def waiting(state: State) -> str | None:
-    """Who waits because of another build, and what for; None when nobody does."""
-    return assignment.waiting(state.control.plan, _roll(state))
+def _ordered(state: State, plan: Plan) -> Publish | Answer | None:
+    """What becomes of the oldest order that is not yet answered."""
+    if not state.orders:
+        return None
+    order, scene = state.orders[0], _scene(state, plan)
+    begun = carried_out(order, kept_of(plan), scene)
+    if isinstance(begun, Reply):
+        return Answer(order.id, begun.accepted, begun.reason)
+    return replace(_publish(state, plan, planning.evolved(begun, scene)), order=order.id)
 
 
-def _fitted(plan: Plan, state: State, roll: Roll) -> Plan:
-    """The plan with tiles, nobody's yet, for operators that are new in the draft, without those of dropped ones.
+def _refused(state: State, reason: str) -> Answer | None:
+    return Answer(state.orders[0].id, False, reason) if state.orders else None
 
-    A worker of an older build keeps its tiles of a dropped operator until it stops: taking them would stop it.
-    """
-    kept = [t for t in plan.tiles if state.job.operator(t.shard.operator) or t.worker not in {None, *roll.fenced}]
-    known = {tile.shard for tile in kept}
-    shards = state.draft.shards if state.draft else {}
-    needed = [Shard(uid, p) for uid, partitions in shards.items() for p in range(partitions)]
-    new = [Tile(shard, FULL_RANGE, None, plan.version + 1) for shard in needed if shard not in known]
-    return replace(plan, tiles=(*kept, *new))
+
+def waiting(state: State) -> tuple[str, ...]:
+    """What somebody waits for: workers of another build, tiles without a worker, moves, parked ranges."""
+    plan = state.control.plan
+    if plan is None:
+        builds = assignment.waiting(None, _roll(state))
+        return (builds,) if builds else ()
+    return tuple(planning.waits(_scene(state, plan)))
+
+
+def _scene(state: State, plan: Plan) -> Scene:
+    return Scene(
+        plan=plan,
+        roll=_roll(state),
+        job=state.job,
+        draft=state.draft,
+        evidence=Evidence(state.present.beats()),
+        achieved=state.achieved,
+        recovery=state.rules.recovery,
+        deaths_max=state.rules.failure.deaths_max,
+    )
 
 
 def _bounded_run(state: State, plan: Plan) -> Publish | TakeEnds | None:
     """The next step towards the end of a bounded run."""
     if not plan.bounded or plan.complete:
         return None
-    same = Ownership(plan.members, plan.dead, plan.tiles, "")
+    same = kept_of(plan)
     open_ends = completion.open_ends(state.job, plan, state.achieved)
     if any(place not in state.taken for place in open_ends):
         return TakeEnds(open_ends)
     if open_ends:
         streams = ", ".join(sorted({topic for _, topic, _ in open_ends}))
-        return _publish(state, plan, replace(same, reason=f"ends of {streams} are fixed: their sources are finished"))
+        return _publish(state, plan, same.noted(f"ends of {streams} are fixed: their sources are finished"))
     if len(completion.finished(state.job, plan, state.achieved)) == len(state.job.operators):
-        done = replace(same, reason="all operators came to the ends of their inputs: complete")
+        done = same.noted("all operators came to the ends of their inputs: complete")
         return _publish(state, replace(plan, complete=True), done)
     return None
 
 
 def _publish(state: State, base: Plan | None, ownership: Ownership) -> Publish:
-    """The next plan; that it tiles is checked here, before anybody sees it (S8)."""
+    """The next plan; that it breaks no rule is checked here, before anybody sees it (S2, S7, S8)."""
     draft = state.draft
     source = draft or base
     assert source is not None
@@ -275,7 +306,7 @@ def _publish(state: State, base: Plan | None, ownership: Ownership) -> Publish:
         version=1 if base is None else base.version + 1,
         term=state.control.term,
         members=ownership.members,
-        dead=ownership.dead,
+        dead=(),
         tiles=ownership.tiles,
         registry=source.registry,
         partitions=source.partitions,
@@ -284,10 +315,24 @@ def _publish(state: State, base: Plan | None, ownership: Ownership) -> Publish:
         bounded=source.bounded,
         complete=draft is None and base is not None and base.complete,
         build=state.job.build,
+        moves=ownership.moves,
+        standbys=ownership.standbys,
+        parked=ownership.parked,
+        drained=ownership.drained,
     )
-    if fault := tiling_fault(plan):
-        raise AssertionError(f"{fault} (S8)")
+    plan = replace(plan, dead=tuple(sorted(undelivered(plan, state.control.dead))))
+    _check(state, base, plan)
     return Publish(plan, "; ".join(part for part in (draft.reason if draft else "", ownership.reason) if part))
+
+
+def _check(state: State, base: Plan | None, plan: Plan) -> None:
+    """Raises AssertionError for a plan that must not be published."""
+    fault = tiling_fault(plan) or moves_fault(plan)
+    if base is not None and fault is None:
+        fenced, evidence = state.recovery.fenced, Evidence(state.present.beats())
+        fault = giving_fault(base, plan, fenced) or release_fault(base, plan, fenced, evidence)
+    if fault:
+        raise AssertionError(f"plan {plan.version}: {fault} (S2, S7, S8)")
 
 
 def _finish(state: State, exit_code: int) -> Finish | None:

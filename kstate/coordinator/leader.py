@@ -72,7 +72,7 @@ class Leader:
         self._reports: ReportsReader | None = None
         self._beat: LeaderBeat | None = None
         self._topics_at = float("-inf")
-        self._told: str | None = None
+        self._told: frozenset[str] = frozenset()
         self._stopping = False
 
     @property
@@ -218,11 +218,12 @@ class Leader:
             raise self._superseded()
 
     def _tell_who_waits(self) -> None:
-        """Once per reason: workers of another build get nothing from this leader."""
-        reason = waiting(self._state)
-        if reason is not None and reason != self._told:
-            self._edges.logger.warning("workers of another build wait", reason=reason)
-        self._told = reason
+        """Once per reason, as long as it lasts: what is not decided, and what for."""
+        reasons = waiting(self._state)
+        for reason in reasons:
+            if reason not in self._told:
+                self._edges.logger.warning("waiting", reason=reason)
+        self._told = frozenset(reasons)
 
     def _hear(self) -> None:
         assert self._reports is not None

@@ -37,6 +37,8 @@ class Presence:
     """Why it will not come back: its process ended, or it left in an orderly way."""
     restarts: bool = False
     """Its supervisor starts a successor."""
+    beat: Heartbeat | None = None
+    """What it said last; what it said of its pieces stays true when it ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,10 @@ class Membership:
         """Those who heartbeat, the freshest first."""
         living = [p for i, p in self.present.items() if self.phase(i) is Phase.ALIVE]
         return tuple(p.member for p in sorted(living, key=lambda p: (p.silence_ms, p.member.incarnation)))
+
+    def beats(self) -> dict[str, Heartbeat]:
+        """The newest heartbeat of each, by incarnation."""
+        return {i: p.beat for i, p in self.present.items() if p.beat is not None}
 
     def awaits_successor(self, incarnation: str) -> bool:
         """Whether a supervisor said that it starts this worker again."""
@@ -84,7 +90,7 @@ def heard(membership: Membership, beat: Heartbeat) -> Membership:
     if known is not None and known.ended is not None:
         return membership
     ended = f"{beat.name} left in an orderly way" if beat.leaving else None
-    presence = Presence(Member(beat.name, beat.incarnation, beat.build), beat.host, 0, ended)
+    presence = Presence(Member(beat.name, beat.incarnation, beat.build), beat.host, 0, ended, beat=beat)
     return replace(membership, present={**membership.present, beat.incarnation: presence})
 
 

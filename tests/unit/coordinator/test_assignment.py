@@ -6,9 +6,19 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kstate.coordinator.assignment import Roll, first_tiles, newcomers, reassigned
+from kstate.coordinator.assignment import first_tiles, newcomers
+from kstate.coordinator.planning import changed
+from kstate.coordinator.scene import Ownership, Roll, Scene
+from kstate.description import JobDescription, OperatorDescription
 from kstate.keyspace import FULL_RANGE
 from kstate.plan import Member, Plan, Registry, Shard, Tile, tiling_fault
+
+JOB = JobDescription("app", tuple(OperatorDescription(uid, "none", ()) for uid in ("count", "a", "b", "new")))
+
+
+def reassigned(old: Plan, present: Roll) -> Ownership | None:
+    """What the next plan says after deaths and arrivals."""
+    return changed(Scene(old, present, JOB))
 
 
 def workers(count: int) -> list[Member]:
@@ -70,8 +80,8 @@ def test_the_tiles_of_the_dead_go_to_the_successor_of_its_name() -> None:
     assert owners(got.tiles, "count") == ["i1", "i1", "i2b", "i2b"]
     assert [tile.grant for tile in got.tiles] == [1, 1, 2, 2]
     assert got.members == (Member("worker-1", "i1"), heir)
-    assert got.dead == ()
-    assert got.reason == "2 tiles of i2 to worker-2; worker-2 joined"
+    tiles = "count[2] [0x0000, 0x10000), count[3] [0x0000, 0x10000)"
+    assert got.reason == f"worker-2 joined; {tiles} of worker-2 to its successor worker-2"
 
 
 def test_nothing_of_an_unfenced_worker_is_given() -> None:
@@ -81,7 +91,6 @@ def test_nothing_of_an_unfenced_worker_is_given() -> None:
     got = reassigned(old, roll([workers(1)[0], heir], dead=frozenset({"i2"}), overdue=frozenset({"i2"})))
     assert got is not None
     assert got.tiles == old.tiles
-    assert got.dead == ("i2",)
     assert got.members == (Member("worker-1", "i1"), heir)
 
 

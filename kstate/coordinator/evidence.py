@@ -1,0 +1,73 @@
+"""What workers say of their pieces: the newest heartbeat of each, asked in the words that decisions are made of.
+
+Reports are level-triggered, so a leader that has just begun knows within one heartbeat what the last one knew. They say
+too little at worst, never too much: a worker that ran a range under a grant has proved that nobody else does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from kstate.keyspace import KeyRange
+from kstate.messages import Fatality, Heartbeat, TileReport
+from kstate.plan import Shard
+from kstate.progress import SlotMap
+
+RUNNING = "running"
+WARM = "warm"
+WARMING = "warming"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The newest heartbeat by incarnation, of those that are not forgotten."""
+
+    beats: Mapping[str, Heartbeat] = field(default_factory=dict)
+
+    def runs(self, worker: str, shard: Shard, key_range: KeyRange, grant: int | None = None) -> bool:
+        """Whether a worker runs all slots of a range, under this grant where one is named."""
+        return self._all_slots(worker, shard, key_range, grant, (RUNNING,))
+
+    def is_warm(self, worker: str, shard: Shard, key_range: KeyRange, grant: int | None = None) -> bool:
+        """Whether its copy of all slots of a range stands within an epoch of the end of the backup log."""
+        return self._all_slots(worker, shard, key_range, grant, (WARM,))
+
+    def has_copy(self, worker: str, shard: Shard, key_range: KeyRange) -> bool:
+        """Whether it has a copy of all slots of a range, be it behind."""
+        return self._all_slots(worker, shard, key_range, None, (WARM, WARMING))
+
+    def fatalities(self, shard: Shard, key_range: KeyRange) -> list[Fatality]:
+        """Where processes died with a range in hand, one for each place, their deaths added up over all workers."""
+        newest: dict[tuple[str, str, int], Fatality] = {}
+        for name, fatality in self._told(shard, key_range):
+            place = name, fatality.topic, fatality.offset
+            if place not in newest or fatality.deaths > newest[place].deaths:
+                newest[place] = fatality
+        places: dict[tuple[str, int], list[Fatality]] = {}
+        for (_, topic, offset), fatality in newest.items():
+            places.setdefault((topic, offset), []).append(fatality)
+        return [
+            Fatality(shard, told[0].key_range, topic, offset, sum(f.deaths for f in told))
+            for (topic, offset), told in sorted(places.items())
+        ]
+
+    def _told(self, shard: Shard, key_range: KeyRange) -> Iterator[tuple[str, Fatality]]:
+        for beat in self.beats.values():
+            for fatality in beat.fatalities:
+                if fatality.shard == shard and fatality.key_range.overlap(key_range):
+                    yield beat.name, fatality
+
+    def _all_slots(
+        self, worker: str, shard: Shard, key_range: KeyRange, grant: int | None, phases: tuple[str, ...]
+    ) -> bool:
+        cover = SlotMap[int]()
+        for report in self._reports(worker):
+            fits = report.shard == shard and report.phase in phases and grant in {None, report.grant}
+            if fits and (part := report.key_range.overlap(key_range)):
+                cover.assign(part, 1)
+        return not cover.gaps(key_range)
+
+    def _reports(self, worker: str) -> tuple[TileReport, ...]:
+        beat = self.beats.get(worker)
+        return () if beat is None else beat.tiles

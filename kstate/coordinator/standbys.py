@@ -1,0 +1,70 @@
+"""Standbys: workers that keep a copy of a range that they do not own, so that it can be given to them at once.
+
+`recovery.standbys` of them per tile, as far as there are workers; never its owner, only workers of the leader's build,
+spread evenly. What is there stays: a copy that is to go elsewhere is first made there, and given up when all are warm.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from kstate.coordinator.scene import Ownership, Scene, least, listed
+from kstate.plan import Member, Standby, Tile
+
+
+def assigned(now: Ownership, scene: Scene) -> Ownership:
+    """The standbys of the tiles as they are now."""
+    wanted = scene.recovery.standbys
+    if not wanted and not now.standbys:
+        return now
+    able = {m.incarnation: m for m in now.able(scene.roll)}
+    kept = {tile: _kept(tile, now, able) for tile in now.tiles if tile.worker is not None} if wanted else {}
+    load = Counter(dict.fromkeys(able, 0))
+    load.update(m.incarnation for members in kept.values() for m in members)
+    for tile, members in kept.items():
+        others = [m for m in able.values() if m.incarnation != tile.worker and m not in members]
+        while len(members) < wanted and others:
+            _add(members, others, load)
+    for tile, members in kept.items():
+        others = [m for m in able.values() if m.incarnation != tile.worker and m not in members]
+        _shift(tile, members, others, load, scene)
+    standbys = tuple(Standby(t.shard, t.key_range, m.incarnation) for t, members in kept.items() for m in members)
+    return replace(now, standbys=standbys).noted(*_told(standbys, now, scene))
+
+
+def _kept(tile: Tile, now: Ownership, able: dict[str, Member]) -> list[Member]:
+    """Those who have a copy of any part of it and may keep it."""
+    there = [s for s in now.standbys if s.shard == tile.shard and s.key_range.overlap(tile.key_range)]
+    return [able[w] for w in dict.fromkeys(s.worker for s in there) if w in able and w != tile.worker]
+
+
+def _add(members: list[Member], others: list[Member], load: Counter[str]) -> None:
+    newcomer = least(load, others)
+    members.append(newcomer)
+    others.remove(newcomer)
+    load[newcomer.incarnation] += 1
+
+
+def _shift(tile: Tile, members: list[Member], others: list[Member], load: Counter[str], scene: Scene) -> None:
+    """Towards an even spread: one more where somebody has two fewer than another, one fewer when all are warm."""
+    busiest = max(members, key=lambda m: load[m.incarnation], default=None)
+    if busiest is None:
+        return
+    if len(members) > scene.recovery.standbys:
+        if all(scene.evidence.is_warm(m.incarnation, tile.shard, tile.key_range) for m in members):
+            members.remove(busiest)
+            load[busiest.incarnation] -= 1
+    elif others and load[busiest.incarnation] >= load[least(load, others).incarnation] + 2:
+        _add(members, others, load)
+
+
+def _told(after: tuple[Standby, ...], before: Ownership, scene: Scene) -> list[str]:
+    """Who begins and who ends, for people; a copy of a range that was merely cut or joined does neither."""
+    name = scene.roll.name
+    here = {(s.shard, s.worker) for s in after}
+    there = {(s.shard, s.worker) for s in before.standbys}
+    began = [f"{s.shard} {s.key_range} at {name(s.worker)}" for s in after if (s.shard, s.worker) not in there]
+    ended = [f"{s.shard} {s.key_range} at {name(s.worker)}" for s in before.standbys if (s.shard, s.worker) not in here]
+    notes = [f"standby of {listed(began, 'range')} begins"] if began else []
+    return notes + ([f"standby of {listed(ended, 'range')} ends"] if ended else [])

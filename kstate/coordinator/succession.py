@@ -1,0 +1,109 @@
+"""Who gets what has no owner: the ranges of the dead, of new operators, and what is parked no longer.
+
+    lost ─▶ poisoned? parked
+         ─▶ a live standby has a copy? to the warmest, at once
+         ─▶ the successor of the same name lives? to it: its disk has most of it
+         ─▶ waited for it long enough? to those who have fewest, cut into `recovery.parallelism` ranges
+
+Recovery is a move without a source: a scale-out with n = 1, parallel recovery with n > 1. Only that is given which
+belonged to a worker that was fenced after its death was decided (S2), and nothing under a move: that has an heir (S7).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from kstate.coordinator.parking import is_parked, poisoned
+from kstate.coordinator.scene import Ownership, Scene, by_name, exchanged, kept_of, least, listed
+from kstate.keyspace import SLOTS, KeyRange
+from kstate.plan import Member, Parked, Tile
+
+Part = tuple[KeyRange, str | None]
+"""A part of a tile and whose it becomes."""
+
+CUT_WIDTH_MIN = SLOTS // 256
+"""Narrower ranges do not come of a cut: deaths in a row would grind a shard to dust."""
+
+
+def lost_given(now: Ownership, scene: Scene) -> Ownership:
+    """What belonged to the fenced dead goes to whom it may go now; the rest waits."""
+    if not scene.roll.fenced:
+        return now
+    load = now.loads(now.able(scene.roll))
+    told: dict[tuple[str, str], list[Tile]] = {}
+    parts: dict[Tile, list[Part]] = {}
+    parked: list[Parked] = []
+    for tile in now.tiles:
+        if tile.worker not in scene.roll.fenced or now.moving(tile.shard, tile.key_range):
+            continue
+        if (poison := poisoned(tile, scene)) is not None:
+            parked.append(poison)
+            parts[tile] = [(tile.key_range, None)]
+        elif given := _heirs(tile, now, load, scene):
+            heirs, kind = given
+            parts[tile] = _dealt(tile, heirs)
+            load.update(heir.incarnation for heir in heirs)
+            names = ", ".join(heir.name for heir in sorted(heirs, key=by_name))
+            told.setdefault((scene.roll.name(tile.worker), f"{kind}{names}"), []).append(tile)
+    notes = [f"{listed(tiles)} of {dead} to {whom}" for (dead, whom), tiles in told.items()]
+    notes += [f"parked: {poison.reason}" for poison in parked]
+    return exchanged(replace(now, parked=(*now.parked, *parked)), parts, scene.grant).noted(*notes) if parts else now
+
+
+def orphans_given(now: Ownership, scene: Scene) -> Ownership:
+    """Tiles that nobody owns, and that are not parked, go to those who have fewest."""
+    orphans = [t for t in now.tiles if t.worker is None and not is_parked(now, t.shard, t.key_range)]
+    if not orphans or not (able := now.able(scene.roll)):
+        return now
+    load, heirs = now.loads(able), {}
+    parts: dict[Tile, list[Part]] = {}
+    for tile in sorted(orphans, key=lambda t: (t.shard, t.key_range)):
+        heir = heirs[tile] = least(load, able)
+        load[heir.incarnation] += 1
+        parts[tile] = _dealt(tile, [heir])
+    names = ", ".join(heir.name for heir in sorted(set(heirs.values()), key=by_name))
+    return exchanged(now, parts, scene.grant).noted(f"{listed(orphans)} without owner to {names}")
+
+
+def waits(scene: Scene) -> list[str]:
+    """Which tiles wait for an owner, and why nobody gets them."""
+    now = kept_of(scene.plan)
+    if now.able(scene.roll):
+        return []
+    live = [m for m in now.members if m.incarnation not in scene.roll.dead]
+    owners = {m.incarnation for m in live}
+    stuck = [t for t in now.tiles if t.worker not in owners and not is_parked(now, t.shard, t.key_range)]
+    why = "all that are there are being drained or run another build" if live else "nobody is there"
+    return [f"{listed(stuck)} wait for a worker: {why}"] if stuck else []
+
+
+def _heirs(tile: Tile, now: Ownership, load: Counter[str], scene: Scene) -> tuple[list[Member], str] | None:
+    """Who a lost tile may go to now, each a part of it, and as what; None: wait."""
+    assert tile.worker is not None
+    able = now.able(scene.roll)
+    if ready := _standbys(tile, able, scene):
+        return [least(load, ready)], "its standby "
+    name = scene.roll.names.get(tile.worker)
+    if successors := [m for m in able if m.name == name]:
+        return successors[:1], "its successor "
+    if tile.worker not in scene.roll.overdue or not able:
+        return None
+    parts = max(1, min(scene.recovery.parallelism, len(able), tile.key_range.width // CUT_WIDTH_MIN))
+    able.sort(key=lambda m: (load[m.incarnation], by_name(m)))
+    return able[:parts], f"{parts} workers: " if parts > 1 else ""
+
+
+def _standbys(tile: Tile, able: list[Member], scene: Scene) -> list[Member]:
+    """Live standbys that have a copy of a tile, only the warm ones where there are any."""
+    named = {s.worker for s in scene.plan.standbys if s.shard == tile.shard and s.key_range.overlap(tile.key_range)}
+    told, place = scene.evidence, (tile.shard, tile.key_range)
+    ready = [m for m in able if m.incarnation in named and told.has_copy(m.incarnation, *place)]
+    return [m for m in ready if told.is_warm(m.incarnation, *place)] or ready
+
+
+def _dealt(tile: Tile, heirs: list[Member]) -> list[Part]:
+    """A tile as parts of about equal width, one for each heir."""
+    lo, width, n = tile.key_range.lo, tile.key_range.width, len(heirs)
+    bounds = [lo + width * i // n for i in range(n + 1)]
+    return [(KeyRange(bounds[i], bounds[i + 1]), heir.incarnation) for i, heir in enumerate(heirs)]
