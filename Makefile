@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 LOCK := $(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --no-header --no-emit-options \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --extra embedded --extra dashboard
 
-.PHONY: help setup demo test check fast lint types format bench bench-elastic wheel lock clean
+.PHONY: help setup demo chaos test check fast lint types format bench bench-elastic wheel lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -25,6 +25,9 @@ $(STAMP): requirements/dev.txt pyproject.toml
 
 demo: $(STAMP) ## kill a worker in the middle of a job and prove that nothing is lost or doubled
 	@$(BIN)/python -m benchmarks.demo
+
+chaos: $(STAMP) ## 100 faults under load on real Kafka, every record compared (CHAOS_FAULTS, CHAOS_RECORDS, CHAOS_MINUTES)
+	@$(BIN)/python -m tests.chaos --json benchmarks/results/chaos.json
 
 test: $(STAMP) ## all tests: fast, simulation, integration on real Kafka
 	@.ci/test

@@ -25,8 +25,8 @@ from types import TracebackType
 
 from kstate.adapters.broker_setup import HOST, free_port
 
-END_TXN = 26
-"""Kafka's api key of the request that commits or aborts a transaction."""
+PRODUCE, FETCH, LIST_OFFSETS, INIT_PRODUCER_ID, ADD_PARTITIONS_TO_TXN, END_TXN = 0, 1, 2, 22, 24, 26
+"""Kafka's api keys; the last is that of the request that commits or aborts a transaction."""
 
 
 class Mischief(Enum):
@@ -40,15 +40,20 @@ class Mischief(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Which EndTxn requests meet which mischief; `transactional_id` None: all."""
+    """Which requests meet which mischief: EndTxn, of any or of one `transactional_id`, or those of another `api_key`,
+    whoever sends them.
+    """
 
     mischief: Mischief
     transactional_id: str | None = None
+    api_key: int = END_TXN
 
     def picks(self, request: bytes) -> bool:
         """Whether a request frame (without its length) is meant."""
         (api_key,) = struct.unpack_from(">h", request)
-        return api_key == END_TXN and self.transactional_id in {None, end_txn_id(request)}
+        if api_key != self.api_key:
+            return False
+        return self.transactional_id is None or self.transactional_id == end_txn_id(request)
 
 
 def end_txn_id(request: bytes) -> str:
@@ -110,10 +115,10 @@ class TcpProxy:
 
     # -- mischief
 
-    def cut(self) -> None:
-        """End all connections and refuse new ones."""
+    def cut(self) -> int:
+        """End all connections and refuse new ones; how many there were."""
         self._cut = True
-        self._hang_up()
+        return self._hang_up()
 
     def disconnect(self) -> None:
         """End the clients' side of all connections once; what is held stays on its way to the broker."""
@@ -134,7 +139,7 @@ class TcpProxy:
             self._changed.notify_all()
 
     def apply(self, rule: Rule) -> None:
-        """Pick EndTxn requests from now on, until `mend`."""
+        """Pick requests from now on, until `mend`."""
         with self._changed:
             self._rule = rule
 
@@ -142,7 +147,7 @@ class TcpProxy:
         """Wait until so many requests or replies are held."""
         with self._changed:
             if not self._changed.wait_for(lambda: len(self._held) >= count, seconds):
-                raise TimeoutError(f"{len(self._held)} of {count} EndTxn were held within {seconds} s")
+                raise TimeoutError(f"{len(self._held)} of {count} requests were held within {seconds} s")
 
     def release(self) -> int:
         """Let everything held go on; how many of them."""
@@ -224,13 +229,14 @@ class TcpProxy:
         with self._changed:
             self._changed.wait_for(lambda: direction not in self._hanging or self._closed or self._cut)
 
-    def _hang_up(self) -> None:
+    def _hang_up(self) -> int:
         with self._changed:
             links, self._links = self._links, []
             self._changed.notify_all()
         for link in links:
             _close(link.client)
             _close(link.broker)
+        return len(links)
 
 
 def _read_frame(source: socket.socket) -> bytes:

@@ -1,0 +1,131 @@
+"""The broker of a chaos run: a container where Docker answers, otherwise the embedded one, with doors behind proxies.
+
+A door is a listener of its own that advertises a proxy's address: a process that is sent there never gets around the
+proxy. The first listener is plain and direct.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from kstate.adapters.broker_setup import HOST, free_port
+from kstate.adapters.embedded_broker import BrokerSettings, EmbeddedBroker
+from kstate.testing.real_kafka import docker_required
+from tests.support.tcp_proxy import TcpProxy
+
+if TYPE_CHECKING:
+    from kstate.testing.kafka_container import KafkaContainer
+
+HEAP_MB = 768
+STOP_SECONDS = 20
+
+
+class Machine(Protocol):
+    """What a broker runs on: stopped in order, and started again on the same port and data."""
+
+    def stop(self) -> None: ...
+
+    def start(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ChaosBroker:
+    """A broker, what it runs on, and the proxies before its doors."""
+
+    servers: str
+    kind: str
+    machine: Machine
+    proxies: tuple[TcpProxy, ...]
+
+
+class _Container:
+    """The container, stopped and started in place."""
+
+    def __init__(self, container: KafkaContainer) -> None:
+        self._container = container
+
+    def stop(self) -> None:
+        self._container.get_wrapped_container().stop(timeout=STOP_SECONDS)
+
+    def start(self) -> None:
+        self._container.get_wrapped_container().start()
+
+
+@contextmanager
+def chaos_broker(doors: int) -> Iterator[ChaosBroker]:
+    """A broker with so many doors for as long as the block lasts."""
+    with ExitStack() as stack:
+        proxies = tuple(stack.enter_context(TcpProxy()) for _ in range(doors))
+        inner = [free_port() for _ in proxies]
+        for proxy, port in zip(proxies, inner, strict=True):
+            proxy.target = f"{HOST}:{port}"
+        if _docker_answers():
+            container = stack.enter_context(_container(inner, proxies))
+            yield ChaosBroker(container.bootstrap_servers, "container", _Container(container), proxies)
+            return
+        assert not docker_required(), "KSTATE_REQUIRE_DOCKER is set, but Docker does not answer"
+        broker = stack.enter_context(EmbeddedBroker(_settings(inner, proxies)))
+        yield ChaosBroker(broker.bootstrap_servers, "embedded broker", broker, proxies)
+
+
+def _docker_answers() -> bool:
+    from testcontainers.core.docker_client import DockerClient
+
+    from kstate.testing.real_kafka import _silence
+
+    return _silence(DockerClient) is None
+
+
+def _settings(inner: list[int], proxies: tuple[TcpProxy, ...]) -> BrokerSettings:
+    """The embedded broker's."""
+    plain, controller = free_port(), free_port()
+    doors = range(len(inner))
+    listeners = [f"PLAINTEXT://{HOST}:{plain}", *(f"DOOR{n}://{HOST}:{inner[n]}" for n in doors)]
+    advertised = [f"PLAINTEXT://{HOST}:{plain}", *(f"DOOR{n}://{proxies[n].address}" for n in doors)]
+    return BrokerSettings(
+        port=plain,
+        heap_mb=HEAP_MB,
+        properties={
+            "listeners": ",".join([*listeners, f"CONTROLLER://{HOST}:{controller}"]),
+            "advertised.listeners": ",".join(advertised),
+            "listener.security.protocol.map": _protocols(len(inner)),
+            "inter.broker.listener.name": "PLAINTEXT",
+            "controller.quorum.voters": f"1@{HOST}:{controller}",
+        },
+    )
+
+
+def _protocols(doors: int) -> str:
+    names = ["PLAINTEXT", "CONTROLLER", "BROKER", *(f"DOOR{n}" for n in range(doors))]
+    return ",".join(f"{name}:PLAINTEXT" for name in names)
+
+
+@contextmanager
+def _container(inner: list[int], proxies: tuple[TcpProxy, ...]) -> Iterator[KafkaContainer]:
+    """The container of the tests with more listeners, each published on a port of this machine."""
+    import os
+
+    from kstate.testing.kafka_container import CLIENT_PORT, DEFAULT_IMAGE, KafkaContainer
+
+    container = KafkaContainer(os.environ.get("KSTATE_KAFKA_IMAGE") or DEFAULT_IMAGE)
+    doors = range(len(inner))
+    ports = [9100 + n for n in doors]
+    listeners = [f"PLAINTEXT://:{CLIENT_PORT}", "BROKER://:9094", "CONTROLLER://:9093"]
+    advertised = [f"PLAINTEXT://{container.bootstrap_servers}", "BROKER://localhost:9094"]
+    container.with_env("KAFKA_LISTENERS", ",".join([*listeners, *(f"DOOR{n}://:{ports[n]}" for n in doors)]))
+    container.with_env(
+        "KAFKA_ADVERTISED_LISTENERS", ",".join([*advertised, *(f"DOOR{n}://{proxies[n].address}" for n in doors)])
+    )
+    container.with_env("KAFKA_LISTENER_SECURITY_PROTOCOL_MAP", _protocols(len(inner)))
+    container.with_env("KAFKA_HEAP_OPTS", f"-Xmx{HEAP_MB}m")
+    for n in doors:
+        container.with_bind_ports(ports[n], inner[n])
+        proxies[n].target = f"{container.host}:{inner[n]}"
+    started = container.start()
+    try:
+        yield started
+    finally:
+        started.stop()
