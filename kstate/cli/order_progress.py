@@ -99,7 +99,7 @@ class Progress:
             return True
         if self.plan is None or not all(leg.is_over for leg in self.legs.values()):
             return False
-        return self.drained is None or self.missed != () or not self.plan.owned_by(self.drained)
+        return self.drained is None or not self.plan.owned_by(self.drained)
 
     @property
     def outcome(self) -> Outcome:
@@ -114,7 +114,9 @@ class Progress:
 
     @property
     def missed(self) -> tuple[Leg, ...]:
-        """Moves that did not come to the end that was ordered."""
+        """Moves that did not come to the end that was ordered. A drain has none: what stayed is moved again."""
+        if self.drained is not None:
+            return ()
         return tuple(leg for leg in self.legs.values() if leg.is_over and leg.state is not LegState.DONE)
 
 

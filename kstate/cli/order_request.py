@@ -148,7 +148,7 @@ def _check_worker(name: str, names: list[str], view: ControlView, app: str) -> N
 
 def _split(order: Order, request: Request, plan: Plan) -> Order:
     """Where to cut, as a slot."""
-    whole = request.key_range or _only_tile(order, plan).key_range
+    whole = request.key_range or _meant_tile(order, request.at, plan).key_range
     parts = request.parts or 2
     if whole.width < parts:
         raise ConfigError(
@@ -159,15 +159,17 @@ def _split(order: Order, request: Request, plan: Plan) -> Order:
     return Order(order.id, order.kind, order.shard, request.key_range, None, order.target, at, parts)
 
 
-def _only_tile(order: Order, plan: Plan) -> Tile:
+def _meant_tile(order: Order, at: int | float | None, plan: Plan) -> Tile:
+    """The only one, or the one that a slot lies in."""
     tiles = [tile for tile in plan.tiles if tile.shard == order.shard]
-    if len(tiles) > 1:
+    found = [tile for tile in tiles if isinstance(at, int) and at in tile.key_range] if len(tiles) > 1 else tiles
+    if not found:
         ranges = sorted((tile.key_range for tile in tiles), key=lambda key_range: key_range.lo)
         raise ConfigError(
             f"{order.shard} is cut in {len(tiles)} already.",
             hint=f"say which to split: --range {' or '.join(f'0x{r.lo:04x}:0x{r.hi:04x}' for r in ranges)}.",
         )
-    return tiles[0]
+    return found[0]
 
 
 def _cut(at: int | float | None, whole: KeyRange) -> int | None:

@@ -120,6 +120,17 @@ def test_a_drain_is_over_when_the_worker_has_nothing_left() -> None:
     assert verdict(progress, 2.0) == "done in 2.0 s, 1 move; worker-1 has nothing left and may be stopped"
 
 
+def test_a_drain_whose_target_dies_goes_on_with_another_one() -> None:
+    """The leader moves again what stayed, so nothing has failed yet."""
+    drain = Progress(Order("o1", OrderKind.DRAIN, worker="worker-1"))
+    first = PlanPublished(plan(2, tile(A), moves=(MOVE,), drained=(A.incarnation,)), "a drain was ordered", "o1")
+    cancelled = PlanPublished(plan(3, tile(A), drained=(A.incarnation,)), "worker-2 is dead")
+    progress = followed(first, cancelled, start=drain)
+    assert progress.outcome is Outcome.UNDER_WAY
+    elsewhere = PlanPublished(plan(4, tile(None, grant=4), drained=(A.incarnation,)), "taken")
+    assert followed(elsewhere, start=progress).outcome is Outcome.DONE
+
+
 def test_a_halt_ends_the_wait() -> None:
     """Nobody carries anything out any more."""
     progress = followed(WARM, JobHalted(1, "an operator failed", 3))

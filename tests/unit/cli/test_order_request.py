@@ -105,6 +105,15 @@ def test_a_split_of_a_partition_that_is_cut_must_say_which_part() -> None:
     assert checked(Request(OrderKind.SPLIT, COUNT, HIGH), CUT).key_range == HIGH
 
 
+def test_a_slot_says_by_itself_which_part_is_meant() -> None:
+    """A fraction does not: of what?"""
+    assert checked(Request(OrderKind.SPLIT, COUNT, at=0x9000), CUT).at == 0x9000
+    with pytest.raises(ConfigError, match="0x8000 leaves nothing on one side"):
+        checked(Request(OrderKind.SPLIT, COUNT, at=0x8000), CUT)
+    with pytest.raises(ConfigError, match="say which to split"):
+        checked(Request(OrderKind.SPLIT, COUNT, at=0.5), CUT)
+
+
 def test_a_dead_worker_gets_nothing() -> None:
     """It is known by name, and named as dead."""
     observed = control_read(WHOLE, WorkerDied(1, B.incarnation, "silent"), 0)

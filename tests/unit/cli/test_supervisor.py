@@ -105,6 +105,30 @@ def test_pauses_double_up_to_a_cap_and_start_anew_after_a_stable_run() -> None:
     assert machine.exits[-1][2] is True
 
 
+def test_tiles_are_not_kept_waiting_for_a_worker_that_dies_again_and_again() -> None:
+    """Its later incarnations die before they own anything, so that the tiles are still those of the first one: with the
+    first long pause the leader hears that nobody need wait for any of them. A stable run begins anew.
+    """
+    machine = Machine("worker-1")
+    machine.run(0.1)
+    while machine.exits[-1:] == [] or machine.exits[-1][2]:
+        machine.die("worker-1", 1)
+        crashed = machine.children["worker-1"]
+        while machine.children["worker-1"] is crashed:
+            machine.run(0.02)
+    told = {
+        incarnation: [exit_[2] for exit_ in machine.exits if exit_[0] == incarnation]
+        for incarnation in machine.incarnations[1:-1]
+    }
+    assert list(told.values()) == [[True, False]] * 4 + [[False]]
+    assert machine.clock.now < 5
+    machine.run(31)
+    machine.die("worker-1", 1)
+    machine.run(0.2)
+    assert machine.exits[-1] == (machine.incarnations[-2], 1, True)
+    assert len(machine.exits) == 10
+
+
 @pytest.mark.parametrize("code", [2, 3, 7, 8])
 @pytest.mark.parametrize("name", ["worker-2", "coordinator"])
 def test_a_final_exit_code_ends_the_whole_job(name: str, code: int) -> None:
