@@ -82,6 +82,8 @@ class Follower:
         self.target = target
         self.caught_up = False
         """The last look came to the log's last stable end, as far as the reader knows it."""
+        self.make_reader: Callable[[], Reader] = log.reader
+        """Where its reader comes from: followers may share a client."""
         self._log = log
         self._clock = clock
         self._stuck_ms = settings.failure.stuck_log_ms
@@ -192,7 +194,7 @@ class Follower:
     def _read(self, reading: _Reading, end: int) -> bool:
         """Prove and collect one step's worth; whether all that is there was read."""
         if reading.reader is None:
-            reading.reader = self._log.reader()
+            reading.reader = self.make_reader()
             reading.reader.assign({self._source: reading.position})
         enough = self._copy.collected_bytes + _LOOK_BYTES
         for _ in range(_LOOK_POLLS):

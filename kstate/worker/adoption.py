@@ -88,7 +88,7 @@ class Adoptions:
     Invariant: no two of them overlap, so each slot has one writer in the local store.
     """
 
-    def __init__(self, follower: Callable[[Place], Follower]) -> None:
+    def __init__(self, follower: Callable[[Place, Role], Follower]) -> None:
         self._follower = follower
         self._queued: deque[_Copy] = deque()
         self._running: deque[_Copy] = deque()
@@ -102,7 +102,7 @@ class Adoptions:
         for copy in gone:
             copy.stop()
             copy.follower.close()
-        copies = [known.get(place) or _Copy(place, role, self._follower(place)) for place, role in wanted.items()]
+        copies = [known.get(place) or _Copy(place, role, self._follower(place, role)) for place, role in wanted.items()]
         for copy in copies:
             if copy.role != wanted[copy.place]:
                 copy.stop()

@@ -29,6 +29,7 @@ from kstate.worker.lifecycle import RETRY
 from kstate.worker.load import Load
 from kstate.worker.ownership import OwnedShard, Piece
 from kstate.worker.process import Processor
+from kstate.worker.shared_reader import SharedReader
 from kstate.worker.source import Inputs
 from kstate.worker.surroundings import Surroundings
 
@@ -63,6 +64,7 @@ class Tiles:
         self._incarnation = incarnation
         self._inputs = Inputs(edges.log.reader())
         self._adoptions = Adoptions(self._follower)
+        self._copies = SharedReader(edges.log.reader)
         self._given: dict[Shard, SlotMap[int]] = {}
         """Slot → the newest grant under which this incarnation released it."""
         self._left: dict[Shard, SlotMap[None]] = {}
@@ -274,13 +276,16 @@ class Tiles:
                     )
                     left.clear(key_range)
 
-    def _follower(self, place: Place) -> Follower:
+    def _follower(self, place: Place, role: Role) -> Follower:
         assert self._own_plan is not None
         plan, assembly, edges, shard = self._own_plan, self._assembly, self._edges, place.shard
         partition = TopicPartition(backup_topic(assembly.topology.app, shard.operator), shard.partition)
         operator_id = plan.registry.operators[shard.operator]
         target = RestoreTarget(partition, operator_id, place.key_range, assembly.timed_states(shard.operator, plan))
-        return Follower(edges.log, edges.store, target, edges.clock, assembly.settings)
+        follower = Follower(edges.log, edges.store, target, edges.clock, assembly.settings)
+        if not role.runs:
+            follower.make_reader = self._copies.reader
+        return follower
 
     def _table_ends(self, shard: Shard) -> Mapping[str, int]:
         """How far the tables of a shard are to be read before anything else: in a bounded run not beyond its ends."""
