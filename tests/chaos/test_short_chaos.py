@@ -1,4 +1,4 @@
-"""The short form of `make chaos`: real processes under load, the most telling faults once each, every record compared."""
+"""The short form of `make chaos`: real processes under load, the most telling faults once each, all compared."""
 
 from __future__ import annotations
 
