@@ -8,7 +8,7 @@ leader is told of the exit at once. The supervisor decides nothing about ownersh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from kstate.clock import Clock, Step, Steps
@@ -66,6 +66,10 @@ class _Place:
     due: float = 0.0
     pause: float = 0.0
     """Seconds waited before the present start."""
+    awaited: dict[str, int] = field(default_factory=dict)
+    """Incarnations of which the leader was told that a successor comes at once, since one of them ran for long, with
+    their exit codes.
+    """
     exit_code: int | None = None
     """The final one; it is not started again."""
 
@@ -132,8 +136,22 @@ class Supervisor:
         stable = now - place.started >= STABLE_S
         place.pause = RESTART_FIRST_S if stable or not place.pause else min(place.pause * 2, RESTART_CAP_S)
         place.due = now + place.pause
-        self._surroundings.exited(place.incarnation, code, restarts=place.pause <= RESTART_SOON_S)
+        self._tell_exit(place, code, stable=stable)
         self._surroundings.say("restarting", name=place.name, exit_code=code, after_s=place.pause)
+
+    def _tell_exit(self, place: _Place, code: int, *, stable: bool) -> None:
+        """Tell the leader, who lets tiles wait for a successor that comes at once.
+
+        The tiles may still be those of an earlier incarnation: one that dies before it joins never gets them. So once
+        the pauses are long, the leader is told again of all that it was told to wait for.
+        """
+        soon = place.pause <= RESTART_SOON_S
+        awaited = {} if stable else place.awaited
+        place.awaited = {**awaited, place.incarnation: code} if soon else {}
+        if not soon:
+            for incarnation, earlier_code in awaited.items():
+                self._surroundings.exited(incarnation, earlier_code, restarts=False)
+        self._surroundings.exited(place.incarnation, code, restarts=soon)
 
     def _end(self, places: list[_Place], grace_s: float) -> Steps[None]:
         """End processes in order, and by force when they take too long or a second stop is asked for."""
