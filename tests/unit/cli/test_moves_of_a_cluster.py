@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 
 import pytest
@@ -33,12 +34,19 @@ WORDS = [f"w{number}" for number in range(40)]
 TURNS_MAX = 400_000
 
 
-def _refusals_returned(steps: Steps[Progress]) -> Steps[Progress | KstateError]:
+@dataclass(frozen=True)
+class Refused:
     """A person who is refused is no failure of the job."""
+
+    error: KstateError
+
+
+def or_refused(steps: Steps[Progress]) -> Steps[Progress | Refused]:
+    """What becomes of an order, also where it comes to nothing."""
     try:
         return (yield from steps)
     except KstateError as error:
-        return error
+        return Refused(error)
 
 
 class Rig:
@@ -67,8 +75,8 @@ class Rig:
             assert self.world.run(lambda: person.result is not None or self.world.quiet, TURNS_MAX)
             self.world.run(lambda: False, 50)
         ordering.close()
-        if isinstance(person.result, KstateError):
-            raise person.result
+        if isinstance(person.result, Refused):
+            raise person.result.error
         assert isinstance(person.result, Progress)
         return person.result
 
