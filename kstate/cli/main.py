@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 import typer
 
-from kstate.cli import check, coordinator, dev, moves, new, run, schema, status, top, worker
+from kstate.cli import check, coordinator, dev, moves, new, run, schema, simulate, status, top, worker
 
 app = typer.Typer(
     help="Elastic, fault-tolerant, exactly-once stateful stream processing on Kafka.",
@@ -31,6 +31,7 @@ def main(
 
 app.command()(new.new)
 app.command()(check.check)
+app.command()(simulate.simulate)
 app.command()(run.run)
 app.command()(worker.worker)
 app.command()(coordinator.coordinator)

@@ -109,7 +109,7 @@ class Simulation:
         """End all faults, come to rest, and compare; every violation of the run."""
         self.director.end()
         for _ in range(2):
-            if not self.world.run(self.at_rest, REST_TURNS_MAX):
+            if not self.world.run(lambda: self.at_rest() or self._is_over(), REST_TURNS_MAX):
                 self.oracle.report(Kind.WEDGED, f"faults are over, but not all comes to rest: {self.unrest()}")
                 break
             for _ in range(LINGER_TURNS):
