@@ -57,11 +57,12 @@ class Setting:
 def running(broker: Broker, folder: Path, name: str, setting: Setting) -> Iterator[Cluster]:
     """A job whose workers run everything there is, and hold the state that is wanted."""
     with Cluster(broker, f"{name}-{os.getpid()}", folder, setting.environment) as cluster:
-        for number in range(1, setting.candidates + 1):
-            cluster.coordinator(f"coordinator-{number}", setting.workers)
+        cluster.coordinator("coordinator-1", setting.workers)
         for number in range(1, setting.workers + 1):
             cluster.worker(f"worker-{number}")
         cluster.await_running(setting.workers)
+        for number in range(2, setting.candidates + 1):
+            cluster.coordinator(f"coordinator-{number}", setting.workers)  # one that hears no leader would lead itself
         load = cluster.load("fill", setting.keys_per_group, setting.ballast)
         cluster.await_results(setting.keys_per_group * GROUPS, FILL_S)
         load.wait()
