@@ -63,9 +63,8 @@ class Rig:
         """Somebody types a command."""
         self.orders += 1
         ordering = Ordering(request, f"order-{self.orders}", self.edges, "running-count", lambda line: None)
-        return ordering, self.world.start(
-            "outside", "person", f"person-{self.orders}", ordering.run(Patience(timeout_s))
-        )
+        steps = or_refused(ordering.run(Patience(timeout_s)))
+        return ordering, self.world.start("outside", "person", f"person-{self.orders}", steps)
 
     def order(self, request: Request, timeout_s: float = 60.0) -> Progress:
         """What becomes of a command, typed while words come in. Raises what it raises."""
