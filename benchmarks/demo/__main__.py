@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from rich.box import SQUARE
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -68,7 +69,7 @@ def report(outcome: Outcome, console: Console) -> int:
 
 def timeline(outcome: Outcome) -> Table:
     """Everything that was done, and what the keys felt of it."""
-    table = Table(*HEADER)
+    table = Table(*HEADER, box=SQUARE)
     for row in rows(outcome.effects, outcome.began):
         table.add_row(*(Text(cell) for cell in row))
     return table
@@ -80,10 +81,12 @@ def _chosen() -> Scale:
         prog="demo", description="Split, kill, recover, merge, under load; prove that nothing is lost or doubled."
     )
     parser.add_argument("--rate", type=int, default=scale.words_per_s, help="words written per second (%(default)s)")
+    parser.add_argument("--workers", type=int, default=scale.workers, help="worker processes (%(default)s)")
     parser.add_argument("--standbys", type=int, default=scale.standbys, help="copies of each tile (%(default)s)")
     parser.add_argument("--log", type=Path, help="keep the log of the job's processes in this file")
     chosen = parser.parse_args()
-    return replace(scale, words_per_s=chosen.rate, standbys=chosen.standbys, log=chosen.log)
+    asked = {"words_per_s": chosen.rate, "workers": chosen.workers, "standbys": chosen.standbys, "log": chosen.log}
+    return replace(scale, **asked)
 
 
 def _own_environment(scale: Scale) -> None:

@@ -22,10 +22,11 @@ APP, LINES, COUNTS = "running-count", "lines", "running-counts"
 SPLIT, COUNT = "split", "count"
 
 START_SECONDS = 60.0
+LEVEL_SECONDS = 5.0
 RECOVERY_SECONDS = 40.0
 MOMENT_SECONDS = 10.0
 """For so long a moment is waited for at which the victim surely has something in hand."""
-IN_HAND_MIN = 200
+IN_HAND_MIN = 100
 """Records, of all keys of the partitions that it reads."""
 
 
@@ -84,7 +85,8 @@ class Acts:
         self._stage.until_running(START_SECONDS)
         self._stage.load.start()
         self._tell(f"every worker runs its tiles; {self._stage.scale.words_per_s:,} words/s are written from now on")
-        self._stage.until_settled(START_SECONDS)
+        self._stage.until(self._unheard, START_SECONDS)
+        self._stage.until_level(LEVEL_SECONDS)
 
     def _rest(self) -> None:
         """Nothing is done: what gaps are there anyway?"""
@@ -116,7 +118,7 @@ class Acts:
         self.kill = kill = self._killed(victim)
         self._stage.until(lambda: self._silence(kill), RECOVERY_SECONDS)
         self._stage.watch.keeping = False
-        self._stage.until_settled(RECOVERY_SECONDS)
+        self._stage.until_running(RECOVERY_SECONDS)
         self.deeds.append(self._kill_deed(kill))
         self._aftermath()
 
@@ -144,6 +146,10 @@ class Acts:
 
     # -- parts of acts
 
+    def _unheard(self) -> str:
+        silent = sum(not seen for seen in self._stage.watch.times.values())
+        return f"{silent} key groups have no result" if silent else ""
+
     def _ordered(self, order: Order, name: str) -> Ordered:
         ordered = self._desk.give(order, self._stage)
         self.deeds.append(ordered.deed(name, self._stage))
@@ -151,7 +157,8 @@ class Acts:
 
     def _aftermath(self) -> None:
         """Until the job stands as planned, and for as long as effects are looked for."""
-        self._stage.until_settled(START_SECONDS)
+        self._stage.until_running(START_SECONDS)
+        self._stage.until_level(LEVEL_SECONDS)
         self._stage.wait(self._stage.scale.after_s + 2 * self._stage.scale.epoch_s)
 
     def _await_moment(self, victim: Victim) -> None:
@@ -197,7 +204,7 @@ class Acts:
             for now in self._stage.plan.tiles
             if now.shard == lost.shard and (part := now.key_range.overlap(lost.key_range))
         )
-        course = f"first result {back.first_s:.2f} s, of all {back.tiles} tiles {back.all_s:.2f} s"
+        course = f"results again {back.first_s:.2f}, of all {back.all_s:.2f} s"
         return Deed(f"kill -9 {name}", kill.at, done, done + self._stage.scale.after_s, moved, course)
 
     def _parts(self, shard: Shard) -> str:

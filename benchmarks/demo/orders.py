@@ -78,7 +78,8 @@ def course(progress: Progress) -> str:
     for leg in progress.legs.values():
         for state, at in leg.times:
             latest[state] = max(at, latest.get(state, 0.0))
-    return ", ".join(f"{state} {at:.2f} s" for state, at in sorted(latest.items(), key=lambda each: each[1]))
+    states = [f"{state} {at:.2f}" for state, at in sorted(latest.items(), key=lambda each: each[1])]
+    return f"{', '.join(states)} s" if states else ""
 
 
 def why(progress: Progress) -> str:

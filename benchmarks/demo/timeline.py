@@ -73,7 +73,7 @@ def effect(deed: Deed, times: Times, groups: Collection[Group], operator: str) -
     return Effect(deed, *looked)
 
 
-HEADER = ("at", "what", "what moved", "pause of its keys", "longest gap of the others")
+HEADER = ("at", "what was done", "what moved", "pause of\nits keys", "longest gap\nof the others")
 
 
 def rows(effects: Sequence[Effect], began: float) -> list[tuple[str, ...]]:
@@ -91,11 +91,13 @@ def rows(effects: Sequence[Effect], began: float) -> list[tuple[str, ...]]:
 
 
 def moved_text(moved: Sequence[Carried]) -> str:
-    """A line per way, what went it."""
+    """What moved, and below it from where to where."""
     ways: dict[tuple[str, str], list[str]] = defaultdict(list)
     for each in moved:
         ways[each.source, each.target].append(each.what)
-    return "\n".join(f"{', '.join(what)}: {source} → {target}" for (source, target), what in ways.items()) or "nothing"
+    return (
+        "\n".join(f"{', '.join(what)}\n  {source} → {target}" for (source, target), what in ways.items()) or "nothing"
+    )
 
 
 def gap_text(found: Gaps | None) -> str:

@@ -23,7 +23,7 @@ def test_the_course_of_an_order_says_when_it_came_how_far() -> None:
     progress = after(Progress(ORDER), PlanPublished(WARM, "split", ORDER.id), 0.1)
     for plan, at in ((RELEASE, 0.35), (DONE, 0.8)):
         progress = after(progress, PlanPublished(plan, ""), at)
-    assert course(progress) == "warm 0.10 s, release 0.35 s, done 0.80 s"
+    assert course(progress) == "warm 0.10, release 0.35, done 0.80 s"
 
 
 @pytest.mark.parametrize(

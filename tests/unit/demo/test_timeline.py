@@ -63,7 +63,7 @@ def test_moved_keys_that_are_never_seen_again_are_reported_as_such() -> None:
 
 
 def test_a_row_says_when_what_from_where_to_where_and_how_long() -> None:
-    """Ranges by operator and partition; whole partitions without range; one line per way."""
+    """Ranges by operator and partition; whole partitions without range; ways below."""
     whole = Carried(Shard("split", 0), FULL_RANGE, "worker-2", "worker-1")
     deed = Deed("split", 14.0, 15.0, 16.0, (UPPER, whole), "warm 0.10 s, done 1.00 s")
     shifted = {group: [10 + at for at in seen] for group, seen in times((4.5, 5.25)).items()}
@@ -71,7 +71,7 @@ def test_a_row_says_when_what_from_where_to_where_and_how_long() -> None:
         (
             "12.0 s",
             "split\nwarm 0.10 s, done 1.00 s",
-            "count[1] [0x8000, 0x10000): worker-1 → worker-2\nsplit[0]: worker-2 → worker-1",
+            "count[1] [0x8000, 0x10000)\n  worker-1 → worker-2\nsplit[0]\n  worker-2 → worker-1",
             "0.75 s",
             "0.25 s",
         )
