@@ -70,9 +70,9 @@ class ControlWatch:
         return tuple(s.worker for s in standbys if str(s.shard) == shard and s.key_range.overlap(key_range))
 
     def settled(self) -> bool:
-        """Everything has an owner that runs it, as far as heartbeats tell."""
+        """Everything has an owner that runs it, as far as heartbeats tell, and no move is under way."""
         plan = self.plan
-        if plan is None or any(tile.worker is None or tile.worker in self.dead for tile in plan.tiles):
+        if plan is None or plan.moves or any(tile.worker is None or tile.worker in self.dead for tile in plan.tiles):
             return False
         return all(self._runs(tile) for tile in plan.tiles)
 

@@ -179,6 +179,7 @@ class FeedProcess:
             now = time.monotonic()
             credit = min(credit + (now - before) * orders.rate, orders.rate * 60.0)
             size = min(int(credit), int(CATCH_UP * orders.rate * (now - before)), orders.count - self.next)
+            size = max(size, 0)  # a transaction may have been ahead of time
             before = now
             credit -= size
             self._write(size)

@@ -24,7 +24,7 @@ TILES_MAX = 4
 
 @dataclass(slots=True)
 class Mover:
-    """The thread; it orders whenever no move is under way. A context manager."""
+    """The thread; from `work` on it orders whenever no move is under way. A context manager."""
 
     control: ControlWatch
     troupe: Troupe
@@ -40,6 +40,7 @@ class Mover:
     _thread: threading.Thread | None = None
 
     def __enter__(self) -> Mover:
+        self.rest()
         self._thread = threading.Thread(target=self._run, name="mover", daemon=True)
         self._thread.start()
         return self

@@ -228,10 +228,10 @@ class _Run:
             stack.enter_context(mover or nullcontext())
             stage = Stage(
                 self._cluster, self._broker, troupe, control, observer, mover, self._counter, self._dice,
-                self._scale.freeze_s,
+                self._scale.rate, self._scale.freeze_s,
             )  # fmt: skip
             try:
-                if waited(lambda: stage.up_to_date() and stage.lag() < 5_000, START_SECONDS):
+                if waited(stage.up_to_date, START_SECONDS):
                     self._inflict(stage, feeder)
                 else:
                     self._fail(f"the job did not get going:\n{stage.described()}\n{stage.trouble()}")
@@ -271,6 +271,8 @@ class _Run:
         """One after the other until enough of them counted and enough was given, or time is up."""
         scale, began, before = self._scale, time.monotonic(), stage.progress().written
         self._say("the job is up to date; faults begin")
+        if stage.mover is not None:
+            stage.mover.work()
         for kind in self._kinds():
             if time.monotonic() - began > scale.seconds_max:
                 break
@@ -407,8 +409,6 @@ class _Run:
             self._say(f"the load was {report.records_per_s:,.0f} records/s, {self._scale.rate:,} were asked for")
         if report.counted < self._scale.faults:
             self._fail(f"only {report.counted} faults counted, {self._scale.faults} are asked for")
-        for fault in report.faults:
-            self._say(f"FAILED: {fault[:2000]}")
 
 
 _FIELDS = {"running": 3, "groups": 3, "windows": 4, "group-windows": 4}

@@ -24,8 +24,8 @@ FOUND_SECONDS = 12.0
 """How long somebody is waited for that stands where a fault is to strike."""
 RECOVER_SECONDS = 90.0
 """Whoever has not recovered by then is stuck."""
-LAG_MAX = 25_000
-"""Records of the feed that are not yet seen, when the job counts as being up to date."""
+LAG_SECONDS = 2.0
+"""The job counts as being up to date when no more of the feed than that was not yet seen."""
 
 
 @dataclass(slots=True)
@@ -65,6 +65,8 @@ class Stage:
     counter: Path
     """Of the feed."""
     dice: random.Random
+    rate: int
+    """Of the feed."""
     freeze_s: tuple[float, float]
     """How long a process stands still, at least and at most."""
     began: float = field(default_factory=time.monotonic)
@@ -116,7 +118,7 @@ class Stage:
     def up_to_date(self) -> bool:
         """Everybody runs, everything has an owner that runs it, and there is no backlog."""
         running = all(player.due is None for player in self.troupe.players.values())
-        return running and self.control.settled() and self.lag() < LAG_MAX
+        return running and self.control.settled() and self.lag() < LAG_SECONDS * self.rate
 
     def trouble(self) -> str:
         """What the threads of the run, or the processes, have to complain about."""
@@ -162,7 +164,7 @@ class Stage:
         outcome.at = round(blow.at - self.began, 3)
 
     def await_recovery(self, outcome: Outcome, recovery: Recovery | None) -> None:
-        """Wait until all is well again, and note how long it took."""
+        """Wait until all is well again, and note how long it took. Moves go on until the lost keys are back."""
         begun = time.monotonic()
         since = recovery.since if recovery else begun
         if recovery is not None:
@@ -172,10 +174,14 @@ class Stage:
                 outcome.recovered_s = _elapsed(since, recovery.last)
             else:
                 outcome.stuck = f"no output of {len(recovery.waiting)} tiles for {RECOVER_SECONDS} s"
+        if self.mover is not None:
+            self.mover.rest()
         if waited(lambda: self.up_to_date() or self.trouble(), RECOVER_SECONDS) and not self.trouble():
             outcome.settled_s = round(time.monotonic() - since, 3)
         else:
             outcome.stuck = (outcome.stuck + f"; {self.trouble()} not up to date; ").strip("; ") + self.described()
+        if self.mover is not None:
+            self.mover.work()
 
     def back(self, player: Player) -> float:
         """After how many seconds a killed process is started again: at once, soon, or after others took over."""
