@@ -1,14 +1,11 @@
 """Heartbeats from a thread of their own: a handler that computes for long must not make its worker look dead.
 
-The thread that beats also watches. A handler in an endless loop of Python is noticed by it (`watch`). One that never
-gives the interpreter's lock back, in a regular expression or native code, stops the heartbeats too; then only a thread
-that needs no lock can end the process: `frozen_s` after the last beat it writes to stderr where every thread stood, and
-ends it with exit code 1.
+The thread that beats also watches: a handler in an endless loop of Python is noticed by it (`watch`), and one that lets
+no other thread run by what it resets with each beat (kstate.adapters.frozen).
 """
 
 from __future__ import annotations
 
-import faulthandler
 import logging
 import os
 import sys
@@ -17,6 +14,8 @@ import time
 import traceback
 from collections.abc import Callable
 from types import TracebackType
+
+from kstate.adapters.frozen import FrozenAlarm
 
 _logger = logging.getLogger(__name__)
 
@@ -35,17 +34,18 @@ class HeartbeatThread:
         send: Callable[[], None],
         interval: float,
         watch: Callable[[], None] = lambda: None,
-        frozen_s: float | None = None,
+        frozen: FrozenAlarm | None = None,
     ) -> None:
-        """`frozen_s` None: a process that cannot beat lives on."""
+        """`frozen` None: a process that cannot beat lives on."""
         self._calls = (watch, send)
         self._interval = interval
-        self._frozen_s = frozen_s
+        self._frozen = frozen
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def __enter__(self) -> HeartbeatThread:
-        self._rearm()
+        if self._frozen is not None:
+            self._frozen.reset()
         self._thread.start()
         return self
 
@@ -54,21 +54,18 @@ class HeartbeatThread:
     ) -> None:
         self._over.set()
         self._thread.join(_JOIN_SECONDS)
-        if self._frozen_s is not None:
-            faulthandler.cancel_dump_traceback_later()
+        if self._frozen is not None:
+            self._frozen.cancel()
 
     def _run(self) -> None:
         while not self._over.wait(self._interval):
-            self._rearm()
+            if self._frozen is not None:
+                self._frozen.reset()
             for call in self._calls:
                 try:
                     call()
                 except Exception as error:  # noqa: BLE001 (a thread that dies of one bad beat is a worker declared dead)
                     _logger.warning("a heartbeat was not sent: %s", error)
-
-    def _rearm(self) -> None:
-        if self._frozen_s is not None:
-            faulthandler.dump_traceback_later(self._frozen_s, exit=True, file=sys.__stderr__)
 
 
 def main_thread_at() -> str:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from kstate.adapters.frozen import FrozenAlarm
 from kstate.adapters.heart import HeartbeatThread, cpu_s, end_now, main_thread_at
 from kstate.adapters.in_hand import FileNotes
 from kstate.adapters.kafka import KafkaLog
@@ -119,8 +120,9 @@ class _Life:
         on_stop(self._worker.stop, self._overdue)
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
-        frozen_s = failure.handler_max_ms / 1000
-        with HeartbeatThread(self._beat, failure.heartbeat_ms / 1000, self._watch, frozen_s):
+        interval_s = failure.heartbeat_ms / 1000
+        frozen = FrozenAlarm(interval_s * failure.heartbeats_missed, failure.handler_max_ms / 1000)
+        with HeartbeatThread(self._beat, interval_s, self._watch, frozen):
             code = run_steps(edges.pulse.watched(self._worker.run(), edges.in_hand), edges.clock)
         edges.in_hand.settled()
         self._beat()

@@ -1,8 +1,10 @@
 """The heartbeat thread."""
 
+import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -59,20 +61,63 @@ def test_it_watches_before_each_beat_and_survives_what_that_raises() -> None:
 
 
 FROZEN = """
-import sys, time
-from kstate.adapters.heart import HeartbeatThread, main_thread_at
-with HeartbeatThread(lambda: None, 0.05, frozen_s=0.6):
-    time.sleep(1.5)  # beats go out: nothing happens
+import re, sys, time
+from kstate.adapters.frozen import FrozenAlarm
+from kstate.adapters.heart import HeartbeatThread
+with HeartbeatThread(lambda: None, 0.05, frozen=FrozenAlarm(cpu_s=0.5, wall_s=float(sys.argv[2]))):
+    print("beating", flush=True)
+    time.sleep(1)  # beats go out: nothing happens
+    until = time.monotonic() + 1
+    while time.monotonic() < until:  # other threads have their turns
+        pass
     print("alive", flush=True)
-    sum(range(10**12))  # one call of native code, which does not let the other thread run
+    match sys.argv[1]:
+        case "compute":
+            re.match("(a+)+$", "a" * 40 + "b")  # takes years, and lets no other thread run
+        case "wait":
+            import ctypes
+            ctypes.PyDLL(None).sleep(60)  # native code that waits, and lets no other thread run
 """
 
 
-def test_a_process_that_cannot_even_beat_ends_and_says_where_it_stood() -> None:
-    """Native code, or a regular expression that never ends, holds the interpreter's lock."""
-    done = subprocess.run([sys.executable, "-c", FROZEN], capture_output=True, text=True, timeout=30, check=False)
-    assert (done.returncode, done.stdout) == (1, "alive\n")
-    assert 'File "<string>", line 7 in <module>' in done.stderr
+def line_of(text: str) -> int:
+    """Its number in the program."""
+    return next(number for number, line in enumerate(FROZEN.splitlines(), 1) if text in line)
+
+
+def frozen(how: str, wall_s: float) -> subprocess.Popen[str]:
+    """A process that is about to freeze."""
+    command = [sys.executable, "-c", FROZEN, how, str(wall_s)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's timers are Linux's")
+def test_a_process_that_computes_and_cannot_even_beat_ends_and_says_where_it_stood() -> None:
+    """A regular expression that never ends holds the interpreter's lock: the time is that of its own computing."""
+    process = frozen("compute", 600)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (-signal.SIGVTALRM, "beating\nalive\n")
+    assert f'File "<string>", line {line_of("re.match")} in <module>' in err
+
+
+def test_a_process_that_is_stuck_without_computing_ends_by_the_clock() -> None:
+    """Native code that waits for something, with the interpreter's lock in its hands."""
+    process = frozen("wait", 2)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (1, "beating\nalive\n")
+    assert f'File "<string>", line {line_of(".sleep(60)")} in <module>' in err
+
+
+def test_a_process_that_is_stopped_is_not_frozen() -> None:
+    """SIGSTOP, for longer than it may compute: it goes on as if nothing had been."""
+    process = frozen("no", 600)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "beating\n"
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(1.5)
+    process.send_signal(signal.SIGCONT)
+    assert process.communicate(timeout=60) == ("alive\n", "")
+    assert process.returncode == 0
 
 
 def test_where_the_main_thread_is_can_be_told_from_another_one() -> None:
