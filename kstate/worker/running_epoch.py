@@ -92,7 +92,7 @@ class RunningEpoch:
         if routed:  # only control records were passed: that too is progress, and the end of a bounded run
             self._tiles.publish()
         self._stuck.look(self._tiles.sources())
-        if self._edges.clock.monotonic() == before:
+        if not self._tiles.shards or self._edges.clock.monotonic() == before:  # the poll did not wait
             yield IDLE
 
     def _handle(self, routed: Routed) -> Steps[None]:
