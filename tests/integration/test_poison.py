@@ -33,7 +33,8 @@ PARK_SECONDS = 90.0
 @pytest.fixture
 def made(kstate_kafka: KafkaUnderTest, tmp_path: Path) -> Iterator[Cluster]:
     """An application with its topics; a handler may take two seconds."""
-    with cluster(kstate_kafka.bootstrap_servers, "fragile", tmp_path, **{HANDLER_MAX: "2000"}) as made:
+    settings = {HANDLER_MAX: "2000", "KSTATE_FAILURE__DEATHS_MAX": "3"}
+    with cluster(kstate_kafka.bootstrap_servers, "fragile", tmp_path, **settings) as made:
         create_topics(made.bootstrap_servers, {made.topic("entries"): PARTITIONS, made.topic("tallies"): PARTITIONS})
         yield made
 

@@ -100,6 +100,7 @@ class Cluster:
             "KSTATE_DATA": str(self.data),
             "KSTATE_STREAM_PARTITIONS": "4",
             "KSTATE_EPOCH__POLL_RECORDS": "100",  # slowed handlers must not make epochs long
+            "KSTATE_FAILURE__DEATHS_MAX": "1000",  # tests kill from outside, again and again, where no input is poison
             "KSTATE_TEST_APP": self.app,
             FOLDER_VARIABLE: str(self.folder),
             "PYTHONUNBUFFERED": "1",
