@@ -172,9 +172,9 @@ class Follower:
         self._log_start, self._known_end = self._start_offset(), end
         kept = copy.usable(self._log_start, end, self._report)
         yield from drop_foreign(self._log, self._source, kept, self._report)
-        missing = kept.gaps(target.key_range)
-        if copy.drop(missing):
+        if copy.settle(kept):
             yield DROPPED
+        missing = kept.gaps(target.key_range)
         start = self._log_start if missing else min(position.offset for position in kept.values())
         proof = BackupReader(self._source, target.operator_id, target.key_range, kept, self._log_start)
         self._reading = _Reading(proof, start)

@@ -17,6 +17,7 @@ from kstate.plan import TopicPartition
 from kstate.state.backup import Applied
 from kstate.state.layout import Item, Timeline, index_key, parse_suffix, shard_bounds, shard_prefix
 from kstate.state.lineage import Lineage, lineage_entry, stored_lineage
+from kstate.state.partial_cells import PartialCells, is_cell
 from kstate.state.values import split_value
 
 _ENTRY_OVERHEAD_BYTES = 200
@@ -45,6 +46,8 @@ class RestoreTarget:
     key_range: KeyRange
     timed: Mapping[int, TimedState] = field(default_factory=dict)
     """State id → what of it goes into the time index (kstate.state.layout)."""
+    partial: frozenset[int] = frozenset()
+    """The ids of the operator's partial states (kstate.state.partial_cells)."""
 
     def __str__(self) -> str:
         return f"{self.key_range} of {self.source}"
@@ -62,6 +65,7 @@ class LocalCopy:
         """Estimated memory of the run."""
         self.stored_bytes = 0
         """Estimated growth of what the store holds of the target, by what was written here."""
+        self._cells = PartialCells(store, self._prefix, target.partial)
 
     @property
     def full(self) -> bool:
@@ -77,14 +81,25 @@ class LocalCopy:
         for key_range, position in list(kept):
             if position.offset > end:
                 raise _lost(self.target, position.offset, end)
-            if position.offset <= log_start:  # the marker before it must be there, to show whose copy this is
+            if self.target.partial and position.marked is None:
+                kept.clear(key_range)
+                report(f"Local copy of {key_range} is of an earlier release: it is dropped.")
+            elif position.offset <= log_start:  # the marker before it must be there, to show whose copy this is
                 kept.clear(key_range)
                 log_says = f"the backup log {self.target.source} goes from {log_start} to {end}"
                 report(f"Local copy of {key_range} stands at {position.offset}, {log_says}: it is dropped.")
         return kept
 
-    def drop(self, ranges: list[KeyRange]) -> bool:
-        """Durably remove what the store holds of these slots; False when it holds nothing."""
+    def settle(self, kept: Lineage) -> bool:
+        """Durably remove what the store holds of the slots that are not kept; False when it holds nothing of them."""
+        target = self.target
+        if target.partial and (run := self._cells.cut(self._stored(), target.key_range)):
+            self._store.write(list(run), list(run.values()))
+        dropped = self._drop(kept.gaps(target.key_range))
+        self._cells.load(kept)
+        return dropped
+
+    def _drop(self, ranges: list[KeyRange]) -> bool:
         bounds = [self._bounds(key_range) for key_range in ranges]
         known = any(len(self._stored().slice(key_range)) for key_range in ranges)
         if not known and not any(self._holds(lo, hi) for lo, hi in bounds):
@@ -100,8 +115,12 @@ class LocalCopy:
         """Add a proven marker's changes to the run."""
         for key_range in applied.replaced():
             self._empty(key_range)
-        prefix = self._prefix
-        self._run.update((prefix + suffix, value) for suffix, value in applied.entries())
+        prefix, partial = self._prefix, self.target.partial
+        entries = applied.entries()
+        if partial:
+            entries = (pair for pair in entries if not is_cell(pair[0], partial))
+            self._cells.apply(applied, self._run)
+        self._run.update((prefix + suffix, value) for suffix, value in entries)
         overhead = _ENTRY_OVERHEAD_BYTES + (_INDEX_ENTRY_BYTES if self.target.timed else 0)
         self.collected_bytes += sum(len(block.frame) + overhead * block.count for block in applied.blocks)
 
@@ -161,10 +180,10 @@ class LocalCopy:
         return shard_prefix(self.target.operator_id, self.target.source.partition)
 
     def _empty(self, key_range: KeyRange) -> None:
-        """Delete all keys of these slots, in the store and in the run."""
-        lo, hi = self._bounds(key_range)
+        """Delete all keys of these slots, in the store and in the run; but cells may stand for others, too."""
+        (lo, hi), suffix_at, partial = self._bounds(key_range), len(self._prefix), self.target.partial
         there = [key for key in self._run if lo <= key < hi] + [key for key, _ in self._store.scan(lo, hi)]
-        self._run.update((key, None) for key in there)
+        self._run.update((key, None) for key in there if not (partial and is_cell(key[suffix_at:], partial)))
 
     def _holds(self, lo: bytes, hi: bytes) -> bool:
         return next(iter(self._store.scan(lo, hi)), None) is not None

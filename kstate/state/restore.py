@@ -33,9 +33,10 @@ from kstate.config import Settings
 from kstate.interfaces import Log, Store
 from kstate.keyspace import KeyRange
 from kstate.state.follow import Follower
-from kstate.state.layout import shard_bounds
-from kstate.state.lineage import Lineage, lineage_entry
+from kstate.state.layout import shard_bounds, shard_prefix
+from kstate.state.lineage import Lineage, lineage_entry, stored_lineage
 from kstate.state.local_copy import RestoreTarget, TimedState
+from kstate.state.partial_cells import PartialCells
 
 __all__ = ["RestoreTarget", "TimedState", "restore", "forget"]
 
@@ -63,11 +64,15 @@ def restore(
         follower.close()
 
 
-def forget(store: Store, operator_id: int, partition: int, key_range: KeyRange) -> None:
-    """Remove the local copy of slots that belong to somebody else now.
+def forget(
+    store: Store, operator_id: int, partition: int, key_range: KeyRange, partial: frozenset[int] = frozenset()
+) -> None:
+    """Remove the local copy of slots that belong to somebody else now; `partial`: the operator's partial states.
 
     Nothing is flushed: a crash may leave some of the data, but no lineage entry that speaks for it.
     """
+    cells = PartialCells(store, shard_prefix(operator_id, partition), partial)
+    run = cells.cut(stored_lineage(store, operator_id, partition), key_range)
     key, value = lineage_entry(store, operator_id, partition, Lineage(), [key_range])
-    store.write([key], [value])
+    store.write([*run, key], [*run.values(), value])
     store.delete_range(*shard_bounds(operator_id, partition, key_range))

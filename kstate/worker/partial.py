@@ -1,16 +1,19 @@
 """Partial state: one object per piece instead of one value per key, cut and joined as key ranges are.
 
-Paper: SEEP, section 3.3, custom and partial state. An object is stored as a cell that names the range it stands for:
-key b"", subkey = lo u32 | hi u32, in slot lo. A piece that was cut or joined stands for another range than its cells:
-it is `pending` until it was written as one cell of its own range, which takes the old ones away. The parts of a piece
-that was cut are all written in the epoch that writes the first of them: the cell that they came from goes with it.
+Paper: SEEP, section 3.3, custom and partial state. An object is stored as a cell that names the range it stands for
+(kstate.state.partial_cells). A piece that was cut or joined stands for another range than its cells: it is `pending`
+until it was written as one cell of its own range, which takes the old ones away. The parts of a piece that was cut are
+all written in the epoch that writes the first of them: the cell that they came from goes with it.
+
+A tile that was cut without its owner finds a cell of which only a part is its own. Its owner and those of the other
+parts cut the object apart from each other, so they cut it alike (kstate.state.partition), and nothing is lost or
+doubled.
 
 An object that was never set stands for nothing: a range without a cell adds nothing to its neighbours.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -22,9 +25,8 @@ from kstate.keyspace import KeyRange
 from kstate.state.cells import CheckedUndo, Journal
 from kstate.state.checkpoint import Changes
 from kstate.state.columns import StateColumn
-from kstate.state.layout import key_suffix
-
-_RANGE = struct.Struct(">II")
+from kstate.state.partial_cells import Cell, find_cells
+from kstate.state.partition import object_within
 
 
 class PartialObject(NamedTuple):
@@ -42,10 +44,13 @@ class PartialColumn:
     column: StateColumn
     initial: Callable[[], Any]
 
-    def suffix(self, key_range: KeyRange) -> bytes:
-        """Store key below the shard of the object that stands for a range."""
-        subkey = _RANGE.pack(key_range.lo, key_range.hi)
-        return key_suffix(key_range.lo, self.column.state_id, b"", subkey)
+    def suffix(self, cell: Cell) -> bytes:
+        """Store key below the shard of a cell."""
+        return cell.suffix(self.column.state_id)
+
+    def within(self, cell: Cell, value: Any, key_range: KeyRange) -> PartialObject:
+        """What of a stored object stands for a range within its cell."""
+        return PartialObject(key_range, object_within(value, cell.nominal, key_range, self._split, self._merge))
 
     def cut(self, part: PartialObject, key_range: KeyRange) -> PartialObject:
         """The part of an object that stands for a range within its own."""
@@ -60,11 +65,14 @@ class PartialColumn:
         """One object for all parts, which are in slot order."""
         value = parts[0].value
         for part in parts[1:]:
-            try:
-                value = value.merge(part.value)
-            except Exception as error:
-                raise self._failed("merge", error) from error
+            value = self._merge(value, part.value)
         return value
+
+    def _merge(self, lower: Any, upper: Any) -> Any:
+        try:
+            return lower.merge(upper)
+        except Exception as error:
+            raise self._failed("merge", error) from error
 
     def _split(self, value: Any, fraction: float) -> tuple[Any, Any]:
         try:
@@ -91,7 +99,7 @@ class Partials:
         key_range: KeyRange,
         columns: Sequence[PartialColumn] = (),
         parts: Mapping[int, Sequence[PartialObject]] = MappingProxyType({}),
-        stored: Mapping[int, frozenset[KeyRange]] = MappingProxyType({}),
+        stored: Mapping[int, frozenset[Cell]] = MappingProxyType({}),
     ) -> None:
         """`parts` and `stored` by index of the state; `stored`: cells that lie in slots of the piece."""
         self.key_range = key_range
@@ -156,17 +164,17 @@ class Partials:
         for index, parts in self._parts.items():
             if index in self._dirty or self._is_pending(index):
                 self._parts[index] = [PartialObject(self.key_range, self.get(index))] if parts else []
-                self._stored[index] = frozenset([self.key_range] if parts else [])
+                self._stored[index] = self._own_cells(index)
         self._dirty = frozenset()
 
     def _add_cell(self, changes: Changes, index: int) -> None:
         column, parts = self._columns[index], self._parts[index]
         if parts:
             (data,) = column.column.encode([self.get(index)], lambda _: (self.key_range, b""))
-            changes.suffixes.append(column.suffix(self.key_range))
+            changes.suffixes.append(column.suffix(Cell.of(self.key_range)))
             changes.values.append(data)
-        gone = sorted(self._stored[index] - ({self.key_range} if parts else set()))
-        changes.suffixes.extend(column.suffix(key_range) for key_range in gone)
+        gone = sorted(self._stored[index] - self._own_cells(index))
+        changes.suffixes.extend(column.suffix(cell) for cell in gone)
         changes.values.extend([None] * len(gone))
 
     def _is_pending(self, index: int) -> bool:
@@ -174,7 +182,11 @@ class Partials:
 
         (An object that was set for the first time is both pending and changed.)
         """
-        return self._stored[index] != (frozenset([self.key_range]) if self._parts[index] else frozenset())
+        return self._stored[index] != self._own_cells(index)
+
+    def _own_cells(self, index: int) -> frozenset[Cell]:
+        """What is to be stored for a state."""
+        return frozenset([Cell.of(self.key_range)] if self._parts[index] else [])
 
     def _replace(self, index: int, parts: list[PartialObject], dirty: frozenset[int]) -> None:
         self._parts[index] = parts
@@ -185,7 +197,7 @@ class Partials:
             key_range,
             list(self._columns.values()),
             {i: _parts_within(self._columns[i], parts, key_range) for i, parts in self._parts.items()},
-            {i: frozenset(r for r in stored if r.lo in key_range) for i, stored in self._stored.items()},
+            {i: frozenset(c for c in stored if c.valid.lo in key_range) for i, stored in self._stored.items()},
         )
         part._dirty = self._dirty
         return part
@@ -224,36 +236,31 @@ class PartialStore:
         A cell that reaches beyond the piece is cut. Raises CorruptStateError when cells of one state overlap.
         """
         parts: dict[int, list[PartialObject]] = {}
-        stored: dict[int, frozenset[KeyRange]] = {}
+        stored: dict[int, frozenset[Cell]] = {}
+        slots = {key_range.lo, *starts}
         for column in self.columns:
-            found = [part for start in sorted({key_range.lo, *starts}) for part in self._cells(column, start)]
-            parts[column.index] = _parts_within(column, found, key_range)
-            stored[column.index] = frozenset(part.key_range for part in found if part.key_range.lo in key_range)
+            found = find_cells(self.store, self.prefix, column.column.state_id, slots)
+            parts[column.index] = _cells_within(column, found, key_range)
+            stored[column.index] = frozenset(cell for cell in found if cell.valid.lo in key_range)
         return Partials(key_range, self.columns, parts, stored)
 
-    def _cells(self, column: PartialColumn, slot: int) -> list[PartialObject]:
-        """The objects that stand for ranges from this slot on."""
-        state_id = column.column.state_id
-        lo = self.prefix + key_suffix(slot, state_id, b"")
-        pairs = list(self.store.scan(lo, lo + b"\xff" * 9))
-        values = column.column.decode([data for _, data in pairs])
-        try:
-            ranges = [KeyRange(*_RANGE.unpack(key[len(lo) :])) for key, _ in pairs]
-        except (struct.error, ValueError) as error:
-            raise CorruptStateError(f"State {column.column.name!r}: a cell names no key range: {error}.") from error
-        return [PartialObject(key_range, value) for key_range, value in zip(ranges, values, strict=True)]
 
-
-def _parts_within(column: PartialColumn, parts: Iterable[PartialObject], key_range: KeyRange) -> list[PartialObject]:
-    """What of some objects stands for slots of a range, in slot order."""
+def _cells_within(column: PartialColumn, cells: Mapping[Cell, bytes], key_range: KeyRange) -> list[PartialObject]:
+    """What of some stored objects stands for slots of a range, in slot order."""
     found: list[PartialObject] = []
-    for part in sorted(parts, key=lambda p: p.key_range):
-        overlap = part.key_range.overlap(key_range)
+    values = column.column.decode(list(cells.values()))
+    for cell, value in sorted(zip(cells, values, strict=True), key=lambda pair: pair[0]):
+        overlap = cell.valid.overlap(key_range)
         if overlap is None:
             continue
         if found and found[-1].key_range.hi > overlap.lo:
             raise CorruptStateError(
                 f"State {column.column.name!r}: two objects stand for slots {overlap}, expected one."
             )
-        found.append(column.cut(part, overlap))
+        found.append(column.within(cell, value, overlap))
     return found
+
+
+def _parts_within(column: PartialColumn, parts: Iterable[PartialObject], key_range: KeyRange) -> list[PartialObject]:
+    """What of the objects of a piece stands for slots of a range, in slot order."""
+    return [column.cut(part, overlap) for part in parts if (overlap := part.key_range.overlap(key_range))]
