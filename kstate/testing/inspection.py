@@ -15,6 +15,8 @@ from kstate.plan import Tile
 from kstate.state.cells import prefix_end
 from kstate.state.layout import key_suffix, parse_suffix, shard_bounds, shard_prefix
 from kstate.state.lineage import stored_lineage
+from kstate.state.partial_cells import parse_cell
+from kstate.state.partition import object_within
 from kstate.state.values import split_value
 from kstate.testing.cluster import Cluster
 from kstate.testing.memory_store import MemoryStore
@@ -66,8 +68,10 @@ class Inspection:
         for tile, store in self._tiles(spec):
             prefix = shard_prefix(operator_id, tile.shard.partition)
             for stored_key, data in store.scan(*shard_bounds(operator_id, tile.shard.partition, tile.key_range)):
-                if parse_suffix(stored_key[len(prefix) :]).state_id == state_id:
-                    value = decode(split_value(data).payload)
+                suffix = stored_key[len(prefix) :]
+                if parse_suffix(suffix).state_id == state_id:
+                    cell = parse_cell(suffix)
+                    value = object_within(decode(split_value(data).payload), cell.nominal, cell.valid)
                     merged = value if merged is None else merged.merge(value)
         return state.initial() if merged is None else merged
 

@@ -83,6 +83,11 @@ class Assembly:
         columns = self._binding(self.topology.operator(uid), plan).columns()
         return {column.state_id: TimedState(column.name, column.timeline) for column in columns if column.timeline}
 
+    def partial_states(self, uid: str, plan: Plan) -> frozenset[int]:
+        """The ids of the operator's partial states (kstate.state.partial_cells)."""
+        columns = self._binding(self.topology.operator(uid), plan).partial_columns()
+        return frozenset(column.column.state_id for column in columns)
+
     def _binding(self, spec: OperatorSpec, plan: Plan) -> Binding:
         return Binding(spec, self.codecs, plan, self.settings.state.value_bytes_max)
 

@@ -271,9 +271,9 @@ class Tiles:
             leaving = [m.key_range for m in plan.moves if m.shard == name and m.source == self._incarnation]
             for key_range, _ in list(left):
                 if not any(key_range.overlap(each) for each in leaving):
-                    forget(
-                        self._edges.store, self._own_plan.registry.operators[name.operator], name.partition, key_range
-                    )
+                    operator_id = self._own_plan.registry.operators[name.operator]
+                    partial = self._assembly.partial_states(name.operator, self._own_plan)
+                    forget(self._edges.store, operator_id, name.partition, key_range, partial)
                     left.clear(key_range)
 
     def _follower(self, place: Place, role: Role) -> Follower:
@@ -281,7 +281,9 @@ class Tiles:
         plan, assembly, edges, shard = self._own_plan, self._assembly, self._edges, place.shard
         partition = TopicPartition(backup_topic(assembly.topology.app, shard.operator), shard.partition)
         operator_id = plan.registry.operators[shard.operator]
-        target = RestoreTarget(partition, operator_id, place.key_range, assembly.timed_states(shard.operator, plan))
+        timed = assembly.timed_states(shard.operator, plan)
+        partial = assembly.partial_states(shard.operator, plan)
+        target = RestoreTarget(partition, operator_id, place.key_range, timed, partial)
         follower = Follower(edges.log, edges.store, target, edges.clock, assembly.settings)
         if not role.runs:
             follower.make_reader = self._copies.reader
