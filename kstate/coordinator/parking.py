@@ -35,7 +35,7 @@ def fitted(now: Ownership, scene: Scene) -> Ownership:
         note = [f"{listed(tried)} parked no longer: a new build"] if tried else []
         return replace(now, parked=()).noted(*note)
     rest = [tile for tile in now.tiles if tile.worker is None]
-    kept = [(tile, parked) for tile in rest for parked in now.parked if _touches(parked, tile.shard, tile.key_range)]
+    kept = [(tile, parked) for parked in now.parked for tile in rest if _touches(parked, tile.shard, tile.key_range)]
     parked = {(tile.shard, tile.key_range): replace(entry, key_range=tile.key_range) for tile, entry in kept}
     return replace(now, parked=tuple(parked.values()))
 

@@ -7,6 +7,7 @@ spread evenly. What is there stays: a copy that is to go elsewhere is first made
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 
 from kstate.coordinator.scene import Ownership, Scene, least, listed
@@ -61,10 +62,14 @@ def _shift(tile: Tile, members: list[Member], others: list[Member], load: Counte
 
 def _told(after: tuple[Standby, ...], before: Ownership, scene: Scene) -> list[str]:
     """Who begins and who ends, for people; a copy of a range that was merely cut or joined does neither."""
-    name = scene.roll.name
-    here = {(s.shard, s.worker) for s in after}
-    there = {(s.shard, s.worker) for s in before.standbys}
-    began = [f"{s.shard} {s.key_range} at {name(s.worker)}" for s in after if (s.shard, s.worker) not in there]
-    ended = [f"{s.shard} {s.key_range} at {name(s.worker)}" for s in before.standbys if (s.shard, s.worker) not in here]
+    began, ended = _new(after, before.standbys, scene), _new(before.standbys, after, scene)
     notes = [f"standby of {listed(began, 'range')} begins"] if began else []
-    return notes + ([f"standby of {listed(ended, 'range')} ends"] if ended else [])
+    notes += [f"standby of {listed(ended, 'range')} ends"] if ended else []
+    return notes or (["standbys follow their tiles"] if after != before.standbys else [])
+
+
+def _new(these: Iterable[Standby], those: Iterable[Standby], scene: Scene) -> list[str]:
+    """Which of these have nothing in common with any of those."""
+    old = [(s.shard, s.worker, s.key_range) for s in those]
+    new = [s for s in these if not any((s.shard, s.worker) == o[:2] and s.key_range.overlap(o[2]) for o in old)]
+    return [f"{s.shard} {s.key_range} at {scene.roll.name(s.worker)}" for s in new]
