@@ -25,6 +25,8 @@ from kstate.errors import KstateError
 
 PORTION = 1_000
 """Records that a worker takes at once: a tenth of a second of work, so that epochs end in time while it catches up."""
+WORD_BYTES = 64
+"""A word, with Kafka's own bytes around it."""
 WIDTH = 118
 """Of the timeline where there is no terminal."""
 
@@ -95,6 +97,8 @@ def _own_environment(scale: Scale) -> None:
         del os.environ[name]
     os.environ["KSTATE_EPOCH__INTERVAL_MS"] = str(int(scale.epoch_s * 1000))
     os.environ["KSTATE_EPOCH__POLL_RECORDS"] = str(PORTION)
+    os.environ["KSTATE_CLIENT__QUEUED_MIN_MESSAGES"] = str(PORTION)
+    os.environ["KSTATE_CLIENT__FETCH_MESSAGE_MAX_BYTES"] = str(PORTION * WORD_BYTES)
     os.environ["KSTATE_STREAM_PARTITIONS"] = str(scale.partitions)
     os.environ["KSTATE_RECOVERY__STANDBYS"] = str(scale.standbys)
     os.environ[LEVEL_VARIABLE] = "debug"  # the workers write down what they have in hand

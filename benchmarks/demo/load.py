@@ -1,4 +1,8 @@
-"""The demo's load: lines of text at a steady pace, as long as the acts take, and the truth about what was written."""
+"""The demo's load: lines of text at a steady pace, as long as the acts take, and the truth about what was written.
+
+A machine that is too slow for the pace would need minutes to do what it is behind: the load is held back while the job
+is too far behind, and what was really written per second stands with the results.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ import io
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import cycle
 
 from confluent_kafka import Producer
@@ -43,10 +48,24 @@ def paced(lines: Iterable[str], truth: Truth, words_due: int) -> Iterator[str]:
             return
 
 
-class Load(threading.Thread):
-    """Writes lines, over and over, to a topic in turn to each partition; a machine that lags is not spared."""
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast words are written, and at how many words behind the job the load waits for it."""
 
-    def __init__(self, servers: str, topic: str, partitions: int, source: tuple[str, ...], words_per_s: int) -> None:
+    words_per_s: int
+    behind_max: int
+
+    def due(self, due: float, seconds: float, behind: int) -> float:
+        """How many words are due in all, so many seconds after so many were."""
+        return due if behind > self.behind_max else due + seconds * self.words_per_s
+
+
+class Load(threading.Thread):
+    """Writes lines, over and over, to a topic in turn to each partition; `counted` tells how far the job is."""
+
+    def __init__(
+        self, servers: str, topic: str, source: tuple[str, ...], pace: Pace, counted: Callable[[], int], partitions: int
+    ) -> None:
         super().__init__(name="load", daemon=True)
         if not any(line.split() for line in source):
             raise ValueError("the source has no words")
@@ -57,7 +76,8 @@ class Load(threading.Thread):
         self._topic = topic
         self._partitions = partitions
         self._lines = cycle(source)
-        self._words_per_s = words_per_s
+        self._pace = pace
+        self._counted = counted
         self._schema = schema_of("line")
         self._refused: list[object] = []
         self._over = threading.Event()
@@ -83,12 +103,13 @@ class Load(threading.Thread):
             self.failure = failure
 
     def _write(self) -> None:
-        began = time.monotonic()
+        began, due = time.monotonic(), 0.0
         while not self._over.wait(TICK_SECONDS):
-            self.seconds = time.monotonic() - began
-            due = int(self.seconds * self._words_per_s)
+            passed = time.monotonic() - began - self.seconds
+            self.seconds += passed
+            due = self._pace.due(due, passed, self.truth.words - self._counted())
             if due > self.truth.words:
-                for line in paced(self._lines, self.truth, due):
+                for line in paced(self._lines, self.truth, int(due)):
                     self._send(line)
             self._producer.poll(0)
 

@@ -31,6 +31,8 @@ class Scale:
     """How much of everything; the defaults are the demo's."""
 
     words_per_s: int = 15_000
+    behind_s: float = 4.0
+    """The load waits while the job is further behind than it writes in this time."""
     partitions: int = 4
     """Of the users' topics, and of the stream of words."""
     workers: int = 3

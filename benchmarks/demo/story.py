@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.demo.acts import APP, COUNT, COUNTS, LINES, Acts, Kill, told_shares
 from benchmarks.demo.evidence import Recovery
 from benchmarks.demo.gaps import Grouping
-from benchmarks.demo.load import Load
+from benchmarks.demo.load import Load, Pace
 from benchmarks.demo.proof import run_by
 from benchmarks.demo.screen import Screen
 from benchmarks.demo.stage import TICK_SECONDS, Missed, Scale, Stage
@@ -92,7 +92,8 @@ class Story:
         self._folder = folder
         self._grouping = Grouping(scale.partitions)
         self._watch = Watch(Watched(servers, APP, COUNTS), self._grouping, screen.tell)
-        self._load = Load(servers, LINES, scale.partitions, python_topics(), scale.words_per_s)
+        pace = Pace(scale.words_per_s, behind_max=int(scale.words_per_s * scale.behind_s))
+        self._load = Load(servers, LINES, python_topics(), pace, lambda: self._watch.counted, scale.partitions)
 
     def tell(self) -> Outcome:
         """Prepare, play all acts under load, let the job finish what was written, judge."""

@@ -1,6 +1,6 @@
 from itertools import cycle
 
-from benchmarks.demo.load import Truth, paced
+from benchmarks.demo.load import Pace, Truth, paced
 from benchmarks.demo.text import python_topics
 
 
@@ -18,6 +18,16 @@ def test_a_line_counts_before_it_is_written() -> None:
     truth = Truth()
     line = next(paced(cycle(("a b",)), truth, 10))
     assert (line, truth.words) == ("a b", 2)
+
+
+def test_the_load_is_steady_until_the_job_is_too_far_behind() -> None:
+    """Words come due by time; while the job has too much to do none do, and none of them are made up for later."""
+    pace = Pace(words_per_s=1_000, behind_max=500)
+    due = pace.due(0.0, 0.5, behind=500)
+    assert due == 500
+    due = pace.due(due, 3.0, behind=501)
+    assert due == 500
+    assert pace.due(due, 0.25, behind=0) == 750
 
 
 def test_python_brings_real_text() -> None:
