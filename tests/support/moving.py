@@ -8,7 +8,6 @@ any time. Whatever they do, no slot is ever owned by two of them that can still 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from kstate.coordinator.commands import Answer, Command, Declare, Fence, Finish, Halt, Publish, TakeEnds
@@ -55,7 +54,7 @@ class Mark:
     """Of a release."""
 
 
-class Violation(AssertionError):
+class RuleBrokenError(AssertionError):
     """Two workers own a slot, or nobody ever will."""
 
 
@@ -272,9 +271,10 @@ class MovingCluster:
                 if move.shard == shard:
                     rest.clear(move.key_range)
             for free, _ in list(rest):
-                for key_range, old in _covered(worker.released[shard], free):
-                    if old is None or tile.grant > old:
-                        self._own(worker, shard, key_range, tile.grant)
+                released = worker.released[shard]
+                takes = [r for r, old in released.slice(free) if tile.grant > old] + released.gaps(free)
+                for key_range in takes:
+                    self._own(worker, shard, key_range, tile.grant)
 
     def _adopt(self, worker: ModelWorker) -> None:
         """The range of a move whose release stands in the log (S6)."""
@@ -282,7 +282,8 @@ class MovingCluster:
             if move.target != worker.incarnation:
                 continue
             owned = worker.owned[move.shard]
-            marks = list(_covered(self.marks[move.shard], move.key_range))
+            marks: list[tuple[KeyRange, Mark | None]] = [*self.marks[move.shard].slice(move.key_range)]
+            marks += [(gap, None) for gap in self.marks[move.shard].gaps(move.key_range)]
             if all(_proves(mark, move) for _, mark in marks) and owned.slice(move.key_range) != SlotMap(
                 [(move.key_range, move.grant)]
             ):
@@ -292,7 +293,7 @@ class MovingCluster:
         for other in self.live():
             if other is not worker and other.incarnation not in self.fenced:
                 for piece, _ in other.owned[shard].slice(key_range):
-                    raise Violation(f"{worker.incarnation} takes {shard} {piece}, {other.incarnation} runs it")
+                    raise RuleBrokenError(f"{worker.incarnation} takes {shard} {piece}, {other.incarnation} runs it")
         worker.owned[shard].assign(key_range, grant)
 
     def _copy(self, worker: ModelWorker) -> None:
@@ -323,7 +324,7 @@ class MovingCluster:
         plan = self.plan
         assert plan is not None
         if plan.moves or self.state.orders or plan.dead:
-            raise Violation(f"not over: {plan.moves} {self.state.orders} {plan.dead} {self.reasons()[-3:]}")
+            raise RuleBrokenError(f"not over: {plan.moves} {self.state.orders} {plan.dead} {self.reasons()[-3:]}")
         able = [m.incarnation for m in plan.members if m.build == JOB.build and m.incarnation not in plan.drained]
         parked = {(p.shard, p.key_range) for p in plan.parked}
         for tile in plan.tiles:
@@ -335,21 +336,15 @@ class MovingCluster:
                 or not worker.alive
                 or list(worker.owned[tile.shard].slice(tile.key_range)) != [(tile.key_range, tile.grant)]
             ):
-                raise Violation(f"{tile} of {tile.worker} does not run: {self.reasons()[-3:]}")
+                raise RuleBrokenError(f"{tile} of {tile.worker} does not run: {self.reasons()[-3:]}")
             if tile.worker in plan.drained and able:
-                raise Violation(f"{tile} is still with {tile.worker}, which is drained")
+                raise RuleBrokenError(f"{tile} is still with {tile.worker}, which is drained")
             there = [s.worker for s in plan.standbys if (s.shard, s.key_range) == (tile.shard, tile.key_range)]
             possible = len([i for i in able if i != tile.worker])
             if len(there) != min(self.rules.recovery.standbys, possible) or not set(there) <= set(able) - {tile.worker}:
-                raise Violation(f"{tile} has standbys {there} of {able}")
+                raise RuleBrokenError(f"{tile} has standbys {there} of {able}")
 
 
-def _covered(marks: SlotMap[Mark] | SlotMap[int], key_range: KeyRange) -> Iterator[tuple[KeyRange, Mark | int | None]]:
-    """The pieces of a map within a range, its gaps as None."""
-    yield from marks.slice(key_range)
-    yield from ((gap, None) for gap in marks.gaps(key_range))
-
-
-def _proves(mark: Mark | int | None, move: Move) -> bool:
+def _proves(mark: Mark | None, move: Move) -> bool:
     """Whether the newest marker over a slot shows that the source of the move has let it go."""
-    return isinstance(mark, Mark) and (mark.move == move.id or mark.grant >= move.id)
+    return mark is not None and (mark.move == move.id or mark.grant >= move.id)
