@@ -51,7 +51,7 @@ def verdict(progress: Progress, seconds: float) -> str:
     moves = f"{count} move{'s' * (count != 1)}"
     match progress.outcome:
         case Outcome.NOTHING:
-            return f"nothing to do: {_reason(progress)}"
+            return _reason(progress)
         case Outcome.REFUSED:
             return f"refused: {_reason(progress)}"
         case Outcome.HALTED:

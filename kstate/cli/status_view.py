@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from textwrap import shorten
 from typing import Any
 
 from rich import box
@@ -20,6 +21,9 @@ WIDTH = 160
 """Columns where nobody says how wide the page is."""
 DECISIONS_SHOWN = 8
 """The newest; `--json` has them all."""
+
+REASON_SHOWN = 240
+"""Characters of a reason: a plan may begin many moves."""
 
 ShardName = tuple[str, int, int, int]
 """Operator, partition, lo, hi."""
@@ -144,7 +148,7 @@ def _moves(moves: Iterable[MoveStatus]) -> Table:
 def _decisions(shown: Overview) -> Table:
     table = _table(">ago", "decided", "why")
     for each in shown.decisions[-DECISIONS_SHOWN:]:
-        table.add_row(_age(each.age_s), each.what, each.reason)
+        table.add_row(_age(each.age_s), each.what, shorten(each.reason, REASON_SHOWN, placeholder=" …"))
     return table
 
 

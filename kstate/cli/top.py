@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import select
 import sys
 import termios
@@ -26,6 +27,8 @@ from kstate.coordinator.status import Overview
 from kstate.errors import RetryableError
 
 REFRESH_S = 1.0
+QUITTING = frozenset(b"qQ")
+KEYS_MAX = 64
 SAMPLE_S = 3.0
 """How long one picture by itself is looked for: rates need some epochs."""
 
@@ -104,7 +107,7 @@ def _keys() -> Iterator[None]:
         return
     before = termios.tcgetattr(sys.stdin)
     try:
-        tty.setcbreak(sys.stdin)
+        tty.setcbreak(sys.stdin, termios.TCSADRAIN)  # keeps what was typed while we started
         yield
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
@@ -113,4 +116,4 @@ def _keys() -> Iterator[None]:
 def _is_quit(seconds: float) -> bool:
     """Wait for a key; whether it is one that quits."""
     ready, _, _ = select.select([sys.stdin], [], [], seconds)
-    return bool(ready) and sys.stdin.read(1) in {"q", "Q"}
+    return bool(ready) and bool(set(os.read(sys.stdin.fileno(), KEYS_MAX)) & QUITTING)

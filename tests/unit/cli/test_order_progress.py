@@ -98,8 +98,9 @@ def test_a_refused_order_has_its_reason() -> None:
 
 def test_nothing_to_do_is_a_success() -> None:
     """Say a merge of what is one already."""
-    progress = followed(OrderAnswered(1, "o1", accepted=True, reason="it is one already"))
+    progress = followed(OrderAnswered(1, "o1", accepted=True, reason="nothing to do: it is one already"))
     assert progress.outcome is Outcome.NOTHING
+    assert verdict(progress, 0.1) == "nothing to do: it is one already"
 
 
 def test_a_plan_that_carries_an_order_out_at_once_ends_it() -> None:
