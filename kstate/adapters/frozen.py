@@ -21,6 +21,7 @@ import time
 from typing import Any
 
 _SIGEV_SIGNAL = 0
+_STDERR = 2
 
 
 class _SigEvent(ctypes.Structure):
@@ -56,7 +57,7 @@ class FrozenAlarm:
         """Somebody runs. Takes about 50 microseconds."""
         if self._timer is not None:
             self._timer.set(self._cpu_s)
-        faulthandler.dump_traceback_later(self._wall_s, exit=True, file=sys.__stderr__)
+        faulthandler.dump_traceback_later(self._wall_s, exit=True, file=_STDERR)
 
     def cancel(self) -> None:
         """Nobody will reset it any more, and nothing shall happen."""
@@ -69,7 +70,7 @@ class _MainThreadTimer:
     """A timer on the processor time that the main thread has used; then the stacks are written and a signal kills."""
 
     def __init__(self) -> None:
-        faulthandler.register(signal.SIGVTALRM, file=sys.__stderr__, all_threads=True, chain=True)
+        faulthandler.register(signal.SIGVTALRM, file=_STDERR, all_threads=True, chain=True)
         self._libc: Any = ctypes.CDLL(None, use_errno=True)
         self._id = ctypes.c_void_p()
         clock = time.pthread_getcpuclockid(threading.main_thread().ident or 0)
