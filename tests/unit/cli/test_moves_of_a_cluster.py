@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -100,6 +100,15 @@ class Rig:
         found = watch.overview(failure.heartbeat_ms * failure.heartbeats_missed)
         watch.close()
         return found
+
+    def until(self, condition: Callable[[Overview], bool]) -> Overview:
+        """Let time pass until the job stands so."""
+        for _ in range(200):
+            if condition(found := self.look()):
+                return found
+            later = self.world.clock.now + 0.2
+            assert self.world.run(lambda: self.world.clock.now >= later, TURNS_MAX)  # noqa: B023 (called at once)
+        raise AssertionError(f"it does not come to that: {self.look()}")
 
     def owners(self, partition: int = 0) -> dict[tuple[int, int], str | None]:
         """Key range → worker of a partition of `count`."""
@@ -244,3 +253,34 @@ def test_an_order_that_is_repeated_after_its_answer_changes_nothing(rig: Rig) ->
     send_order(rig.cluster, Order(done.order.id, OrderKind.MOVE, COUNT, target=source))
     rig.driver.advance(timedelta(seconds=3))
     assert rig.driver._plan().version == version
+
+
+def test_a_dead_worker_is_refused_as_a_target_and_takes_part_again_when_it_is_back(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused by the command, which reads that it was declared dead; a new start of the name may be ordered to."""
+    monkeypatch.setattr(rig.cluster.supervision, "restart_delay", lambda process: 20.0)
+    rig.world.crash(next(p for p in rig.world.running() if p.name == "worker-1"))
+    rig.until(lambda found: [worker.name for worker in found.workers] == ["worker-0"])
+    with pytest.raises(ConfigError, match="Worker 'worker-1' of job 'running-count' is dead"):
+        rig.order(Request(OrderKind.MOVE, COUNT, target="worker-1"))
+    rig.until(lambda found: [worker.state for worker in found.workers] == ["running", "running"])
+    moved = rig.order(Request(OrderKind.MOVE, COUNT, target="worker-1"))
+    assert moved.outcome is Outcome.DONE, verdict(moved, 0)
+
+
+def test_a_range_that_nobody_has_is_refused_and_the_job_goes_on_when_workers_come(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All workers are dead: there is nobody to move it from."""
+    monkeypatch.setattr(rig.cluster.supervision, "restart_delay", lambda process: 20.0)
+    for name in ("worker-0", "worker-1"):
+        rig.world.crash(next(p for p in rig.world.running() if p.name == name))
+    found = rig.until(lambda found: {worker.state for worker in found.workers} == {"dead"})
+    assert found.state == "no workers"
+    assert {shard.phase for shard in found.shards} == {"lost"}
+    refused = rig.order(Request(OrderKind.SPLIT, COUNT, at=0.5))
+    assert refused.outcome is Outcome.REFUSED
+    assert refused.answer is not None
+    assert "dead" in refused.answer.reason
+    rig.until(lambda found: {shard.phase for shard in found.shards} == {"running"})
