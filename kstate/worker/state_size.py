@@ -21,12 +21,14 @@ ENTRIES_OF_A_SLOT_MAX = 10_000
 """A key with a map of any size is not counted to its end."""
 AGAIN_S = 5.0
 """An estimate is made anew after so long."""
+FIRST_MAX = 16
+"""Pieces looked at for the first time at once: a worker that got many must not stand still for it."""
 SLOT_AT = slice(len(shard_prefix(0, 0)), len(shard_prefix(0, 0)) + 2)
 """Of a key of the store (kstate.state.layout)."""
 
 
 class StateSizes:
-    """Estimates for the running pieces of a worker; at most one is made per call of `of`."""
+    """Estimates for the running pieces of a worker; `of` makes few at a time, and anew at most one."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
@@ -38,11 +40,13 @@ class StateSizes:
         """By shard and key range of each piece; 0 for one that was not looked at yet."""
         pieces = {(shard.shard, piece.key_range): (shard, piece) for shard in shards for piece in shard.pieces}
         self._known = {place: known for place, known in self._known.items() if place in pieces}
-        now = self._clock.monotonic()
-        stale = [place for place in pieces if place not in self._known or now - self._known[place][0] >= AGAIN_S]
-        if stale:
-            oldest = min(stale, key=lambda place: self._known.get(place, (-1.0, 0))[0])
-            self._known[oldest] = now, estimate(self._store, *pieces[oldest])
+        now, unknown = self._clock.monotonic(), [place for place in pieces if place not in self._known]
+        due = unknown[:FIRST_MAX]
+        if not due and self._known:
+            oldest = min(self._known, key=lambda place: self._known[place][0])
+            due = [oldest] if now - self._known[oldest][0] >= AGAIN_S else []
+        for place in due:
+            self._known[place] = now, estimate(self._store, *pieces[place])
         return {place: size for place, (_, size) in self._known.items()}
 
 

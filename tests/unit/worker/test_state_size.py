@@ -14,7 +14,7 @@ from kstate.state.layout import key_suffix, shard_prefix
 from kstate.testing.memory_store import MemoryStore
 from kstate.testing.virtual_time import VirtualClock
 from kstate.worker.ownership import OwnedShard
-from kstate.worker.state_size import AGAIN_S, ENTRIES_MAX, ENTRIES_OF_A_SLOT_MAX, StateSizes, estimate
+from kstate.worker.state_size import AGAIN_S, ENTRIES_MAX, ENTRIES_OF_A_SLOT_MAX, FIRST_MAX, StateSizes, estimate
 
 LOW, HIGH = KeyRange(0, 0x2000), KeyRange(0x2000, SLOTS)
 
@@ -100,19 +100,27 @@ def test_one_key_with_a_map_of_any_size_does_not_hold_the_worker_up() -> None:
     assert store.read <= ENTRIES_OF_A_SLOT_MAX + 1
 
 
-def test_one_piece_is_looked_at_per_call_and_each_of_them_again_after_a_while() -> None:
+def test_new_pieces_are_looked_at_at_once_and_again_one_per_call_after_a_while() -> None:
     """What is not yet known is 0; what is gone is forgotten."""
     store, clock = Counting(), VirtualClock()
     total = fill(store, 500)
     sizes = StateSizes(store, clock)
     shards = cast("list[OwnedShard]", [FakeShard(LOW, HIGH)])
-    assert len(sizes.of(shards)) == 1
     known = sizes.of(shards)
     assert sum(known.values()) == total
     read = store.read
-    assert sizes.of(shards) == known
-    assert store.read == read, "nothing is read while the estimates are fresh"
+    assert (sizes.of(shards), store.read) == (known, read), "nothing is read while the estimates are fresh"
     clock.sleep(AGAIN_S)
     assert sizes.of(shards) == known
-    assert store.read > read
+    assert 0 < store.read - read < 500
+    sizes.of(shards)
+    assert store.read == read + 500
     assert sizes.of([]) == {}
+
+
+def test_a_worker_with_very_many_new_pieces_looks_at_some_per_call() -> None:
+    """It must not stand still for it."""
+    sizes = StateSizes(MemoryStore(), VirtualClock())
+    ranges = [KeyRange(lo, lo + 0x400) for lo in range(0, SLOTS, 0x400)]
+    shards = cast("list[OwnedShard]", [FakeShard(*ranges)])
+    assert [len(sizes.of(shards)) for _ in range(6)] == [FIRST_MAX, 2 * FIRST_MAX, 3 * FIRST_MAX, 64, 64, 64]
