@@ -57,10 +57,10 @@ def checked_live(name: str | None, now: Ownership, scene: Scene) -> Member:
     live = [m for m in now.members if m.name == name and m.incarnation not in roll.dead]
     if live:
         return live[0]
-    if name in roll.names.values():
-        raise Replied(f"{name} is dead; there are: {_present(now, scene)}")
     if others := [m for m in roll.alive if m.name == name]:
         raise Replied(f"{name} runs build {others[0].build or 'unknown'}, the leader {roll.build}: it is no member")
+    if name in roll.names.values():
+        raise Replied(f"{name} is dead; there are: {_present(now, scene)}")
     raise Replied(f"there is no worker '{name}'; there are: {_present(now, scene)}")
 
 

@@ -28,8 +28,11 @@ def assigned(now: Ownership, scene: Scene) -> Ownership:
         while len(members) < wanted and others:
             _add(members, others, load)
     for tile, members in kept.items():
+        _end_surplus(tile, members, load, scene)
+    for tile, members in kept.items():
         others = [m for m in able.values() if m.incarnation != tile.worker and m not in members]
-        _shift(tile, members, others, load, scene)
+        if len(members) == wanted:
+            _shift(members, others, load)
     standbys = tuple(Standby(t.shard, t.key_range, m.incarnation) for t, members in kept.items() for m in members)
     return replace(now, standbys=standbys).noted(*_told(standbys, now, scene))
 
@@ -47,17 +50,21 @@ def _add(members: list[Member], others: list[Member], load: Counter[str]) -> Non
     load[newcomer.incarnation] += 1
 
 
-def _shift(tile: Tile, members: list[Member], others: list[Member], load: Counter[str], scene: Scene) -> None:
-    """Towards an even spread: one more where somebody has two fewer than another, one fewer when all are warm."""
-    busiest = max(members, key=lambda m: load[m.incarnation], default=None)
-    if busiest is None:
-        return
+def _end_surplus(tile: Tile, members: list[Member], load: Counter[str], scene: Scene) -> None:
+    """One too many: the busiest ends when all are warm, and does not count until then."""
     if len(members) > scene.recovery.standbys:
+        busiest = max(members, key=lambda m: load[m.incarnation])
+        load[busiest.incarnation] -= 1
         if all(scene.evidence.is_warm(m.incarnation, tile.shard, tile.key_range) for m in members):
             members.remove(busiest)
-            load[busiest.incarnation] -= 1
-    elif others and load[busiest.incarnation] >= load[least(load, others).incarnation] + 2:
+
+
+def _shift(members: list[Member], others: list[Member], load: Counter[str]) -> None:
+    """Towards an even spread: one more where somebody has two fewer than another, which is to end its own then."""
+    busiest = max(members, key=lambda m: load[m.incarnation])
+    if others and load[busiest.incarnation] >= load[least(load, others).incarnation] + 2:
         _add(members, others, load)
+        load[busiest.incarnation] -= 1
 
 
 def _told(after: tuple[Standby, ...], before: Ownership, scene: Scene) -> list[str]:
