@@ -170,11 +170,18 @@ class BackupReader:
             raise self._error(offset, "a marker whose checksum is not that of its blocks")
 
     def _check_chain(self, offset: int, marker: Marker, key_range: KeyRange) -> None:
-        """The marker's previous epochs are those that the slots stand at, and progress does not go back (S8)."""
+        """The marker's previous epochs are those that the slots stand at, and progress does not go back (S8).
+
+        Behind a RELEASE only the grants from its move on may write (S6): the owner that released is out until it is
+        given the slots again, and plan versions, of which move ids and grants are made, only grow.
+        """
         before = SlotMap(marker.previous)
         for piece, position in self.lineage.slice(key_range):
             if before.slice(piece) != SlotMap([(piece, position.epoch)]):
                 claim = f"follows {before.slice(piece)!r}, the last one read is epoch {position.epoch}"
+                raise self._error(offset, f"the marker of epoch {marker.epoch} for {piece} {claim}")
+            if position.move is not None and marker.grant < position.move:
+                claim = f"is under grant {marker.grant}, but move {position.move} had released it"
                 raise self._error(offset, f"the marker of epoch {marker.epoch} for {piece} {claim}")
             if back := [topic for topic, at in position.progress.items() if marker.progress.get(topic, at) < at]:
                 raise self._error(offset, f"the progress of {piece} goes back on {', '.join(back)}")

@@ -47,7 +47,7 @@ _NO_END = 1 << 64
 _LOOK_POLLS = 32
 _LOOK_BYTES = 4 * MIB
 """A look ends at whichever comes first, after some 0.1 s: other key ranges may be running between the steps."""
-_RUN_FRACTION = 4
+RUN_FRACTION = 4
 """A sorted run in memory is at most this fraction of `state.store_bytes`."""
 
 _logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class Follower:
         self._clock = clock
         self._stuck_ms = settings.failure.stuck_log_ms
         self._report = report
-        self._copy = LocalCopy(store, target, settings.state.store_bytes // _RUN_FRACTION)
+        self._copy = LocalCopy(store, target, settings.state.store_bytes // RUN_FRACTION)
         self._reading: _Reading | None = None
         self._log_start = 0
         self._known_end = 0

@@ -121,8 +121,12 @@ class LocalCopy:
             entries = (pair for pair in entries if not is_cell(pair[0], partial))
             self._cells.apply(applied, self._run)
         self._run.update((prefix + suffix, value) for suffix, value in entries)
-        overhead = _ENTRY_OVERHEAD_BYTES + (_INDEX_ENTRY_BYTES if self.target.timed else 0)
-        self.collected_bytes += sum(len(block.frame) + overhead * block.count for block in applied.blocks)
+        self.collected_bytes += sum(len(block.frame) + self._overhead * block.count for block in applied.blocks)
+
+    def take(self, stored_key: bytes, value: bytes) -> None:
+        """Add a pair of another copy to the run."""
+        self._run[stored_key] = value
+        self.collected_bytes += len(stored_key) + len(value) + self._overhead
 
     def ingest(self, lineage: Lineage) -> None:
         """Add the run to the store as one sorted file, together with the lineage entry that it makes true."""
@@ -174,6 +178,10 @@ class LocalCopy:
         there = self._store.get_many(sample)
         grown = sum(_size(key, self._run[key]) - _size(key, old) for key, old in zip(sample, there, strict=True))
         self.stored_bytes = max(0, self.stored_bytes + grown * len(self._run) // len(sample))
+
+    @property
+    def _overhead(self) -> int:
+        return _ENTRY_OVERHEAD_BYTES + (_INDEX_ENTRY_BYTES if self.target.timed else 0)
 
     @property
     def _prefix(self) -> bytes:

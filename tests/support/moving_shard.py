@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import count, pairwise
 from random import Random
 
+from kstate.interfaces import Store
 from kstate.keyspace import KeyRange, slot_of
 from kstate.state.agenda import Agenda
 from kstate.state.backup import backup_messages
@@ -284,7 +285,7 @@ class MovingShard:
         running = sum(piece.get(index).total for o in self.owners for piece in o.pieces for index in range(2))
         assert running == self.committed + sum(owner.added for owner in self.owners)
 
-    def check_copy(self, store: MemoryStore, key_range: KeyRange) -> None:
+    def check_copy(self, store: Store, key_range: KeyRange) -> None:
         """A copy of a range at the end of the log holds all there is of it."""
         assert entries_of(store, key_range) == sorted(p for p in self.keyed.items() if _slot(p[0]) in key_range)
         for timeline in TIMELINES:
@@ -307,21 +308,21 @@ class MovingShard:
         names = {state.name for state in TIMED.values() if state.timeline == timeline}
         return sorted(item for item in items if item and item.name in names)
 
-    def _due(self, store: MemoryStore, key_range: KeyRange, timeline: Timeline) -> list[Item]:
+    def _due(self, store: Store, key_range: KeyRange, timeline: Timeline) -> list[Item]:
         """What an agenda offers, without the stale."""
         agenda = Agenda(store, OPERATOR, SOURCE.partition, timeline, key_range)
         wanted = set(self._deadlines(timeline, key_range))
         return [item for item in iter(lambda: agenda.pop(NEVER), None) if item in wanted]
 
 
-def entries_of(store: MemoryStore, key_range: KeyRange) -> list[tuple[bytes, bytes]]:
+def entries_of(store: Store, key_range: KeyRange) -> list[tuple[bytes, bytes]]:
     """The keyed entries of a range in a store, by suffix."""
     pairs = store.scan(*shard_bounds(OPERATOR, SOURCE.partition, key_range))
     suffixes = ((key[len(PREFIX) :], value) for key, value in pairs)
     return [pair for pair in suffixes if parse_suffix(pair[0]).state_id not in PARTIAL]
 
 
-def in_force(store: MemoryStore, key_range: KeyRange, state_id: int) -> InForce:
+def in_force(store: Store, key_range: KeyRange, state_id: int) -> InForce:
     """What the cells in the slots of a range say: of each slot once, and of none beyond the range."""
     told: InForce = {}
     for key, value in store.scan(*shard_bounds(OPERATOR, SOURCE.partition, key_range)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from random import Random
+from typing import TypeVar
 
 from kstate.clock import Steps
 from kstate.config import Settings, StateSettings
@@ -16,6 +17,8 @@ from kstate.state.restore import RestoreTarget, restore
 from kstate.testing.memory_log import MemoryReader
 from kstate.testing.memory_store import MemoryStore
 from tests.support.backup_log import HIGH, LOW, OPERATOR, SOURCE, BackupLog, entry, held, lineage_of
+
+T = TypeVar("T")
 
 RUN_BYTES = 2_000
 """Small enough for several ingested runs."""
@@ -90,13 +93,13 @@ class Bench:
         return seen
 
 
-def finish(steps: Steps[Lineage], names: list[str] | None = None) -> Lineage:
+def finish(steps: Steps[T], names: list[str] | None = None) -> T:
     """Exhaust a restore, noting the names of its steps."""
     while True:
         try:
             step = next(steps)
         except StopIteration as end:
-            result: Lineage = end.value
+            result: T = end.value
             return result
         if names is not None:
             names.append(step.name)
