@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import wraps
+from functools import partial, wraps
 from itertools import groupby
 from typing import Any, Final, ParamSpec, TypeVar, cast
 
@@ -271,7 +271,12 @@ class _Consumer:
     """`ConsumerClient` over confluent_kafka.Consumer: messages become columns without a line of Python for each."""
 
     def __init__(self, properties: Properties, watch: ClientWatch) -> None:
-        self._client: Consumer | None = _created(Consumer, properties, watch)
+        self._make = partial(_created, Consumer, properties, watch)
+        self._client: Consumer | None = self._make()
+
+    @_guarded
+    def renew(self) -> None:
+        self._client = self._make()
 
     @_guarded
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:

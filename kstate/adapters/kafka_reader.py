@@ -23,6 +23,10 @@ from kstate.plan import TopicPartition
 
 _SILENCE_SECONDS: Final = 15.0
 """A reader that saw trouble and got nothing for so long asks whether the broker is still there."""
+_DEAF_SECONDS: Final = 10.0
+"""A partition that was assigned tells of records or of its end within a second. If it does not, though the broker
+answers, the client has lost track of it: partitions that come or go while a broker is away may do that to librdkafka.
+"""
 _CONSUME_MAX: Final = 1_000_000
 """The client's limit for one call."""
 
@@ -64,6 +68,10 @@ class ConsumerClient(Protocol):
         """In the order of the client's queue; waits until there are `count_max`, or for the whole time."""
         ...
 
+    def renew(self) -> None:
+        """Become a client that has seen nothing and reads nothing yet."""
+        ...
+
     def discard(self) -> None: ...
 
 
@@ -92,6 +100,8 @@ class KafkaReader:
         self._faults: dict[TopicPartition, KstateError] = {}
         """Raised by the polls after the one that gave out the records before them."""
         self._silent_since: float | None = None
+        self._unheard: dict[TopicPartition, float] = {}
+        """Since when a partition is assigned of which nothing was heard."""
 
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
         self._positions = dict(positions)
@@ -114,6 +124,9 @@ class KafkaReader:
             self._assign_all()
         else:
             self._assigned = (self._assigned - changed) | positions.keys()
+            now = self._clock.monotonic()
+            unheard = {source: since for source, since in self._unheard.items() if source not in changed}
+            self._unheard = unheard | dict.fromkeys(positions, now)
 
     def _assign_all(self) -> None:
         try:
@@ -121,6 +134,7 @@ class KafkaReader:
         except ClientCallError as error:
             raise self._watch.judged(error, "assigning partitions") from error
         self._assigned = set(self._positions)
+        self._unheard = dict.fromkeys(self._positions, self._clock.monotonic())
 
     def poll(self, max_records: int, timeout: float) -> list[Batch]:
         self._check_refusal()
@@ -137,6 +151,7 @@ class KafkaReader:
         self._client.discard()
         self._positions, self._at_end = {}, {}
         self._assigned = set()
+        self._unheard = {}
 
     def _consume(self, count_max: int, timeout: float) -> list[Run | Event]:
         """What is there; where nothing is, wait for the first: a wait for many would always last for `timeout`."""
@@ -151,7 +166,26 @@ class KafkaReader:
             raise self._watch.judged(error, "reading") from error
         self._check_identity()
         self._listen(silent=not found)
+        if self._unheard:
+            for item in found:
+                self._unheard.pop(item.source, None)
+            self._mend_deafness()
         return found
+
+    def _mend_deafness(self) -> None:
+        """Read with a new client when one of the partitions has not been heard of for too long."""
+        now = self._clock.monotonic()
+        deaf = [source for source, since in self._unheard.items() if now - since >= _DEAF_SECONDS]
+        if not deaf:
+            return
+        self._unheard = dict.fromkeys(self._unheard, now)
+        self._log.start_offsets(deaf[:1])
+        self._watch.log(logging.WARNING, "nothing is heard of %s: reading with a new client", deaf[0])
+        try:
+            self._client.renew()
+        except ClientCallError as error:
+            raise self._watch.judged(error, "reading") from error
+        self._assign_all()
 
     def _check_identity(self) -> None:
         """Before anything is given out: the client reads on in a topic that was made anew, at the old position."""

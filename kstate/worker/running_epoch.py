@@ -206,6 +206,7 @@ class RunningEpoch:
             self.in_doubt = True
             yield TAINTED
             offsets = yield from self._look(prepared)
+            self._tiles.read_anew()
             self.in_doubt = False
             return offsets
 

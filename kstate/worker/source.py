@@ -47,6 +47,14 @@ class Inputs:
             self._reader.reassign(back, gone)
         self._positions = {source: back.get(source, before.get(source, offset)) for source, offset in needed.items()}
 
+    def renew(self, reader: Reader) -> None:
+        """Read with another client from now on; `place` is to follow.
+
+        After trouble with the broker: the library may have lost track of what the old one was to read.
+        """
+        self._reader.close()
+        self._reader, self._positions = reader, None
+
     def partitions(self) -> Iterable[TopicPartition]:
         """What is read."""
         return self._consumers.keys()

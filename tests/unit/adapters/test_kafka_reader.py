@@ -27,6 +27,8 @@ class FakeConsumer:
     """Where each partition was put last."""
     anew: int = 0
     """How often the whole assignment was replaced."""
+    renewed: int = 0
+    """How often it began as a new client."""
 
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
         self.answers.clear()
@@ -42,6 +44,11 @@ class FakeConsumer:
     def consume(self, count_max: int, seconds: float) -> list[Run | Event]:
         self.waits.append(seconds)
         return self.answers.pop(0) if self.answers else []
+
+    def renew(self) -> None:
+        self.answers.clear()
+        self.assigned = {}
+        self.renewed += 1
 
     def discard(self) -> None:
         self.answers.clear()
@@ -244,9 +251,11 @@ def test_other_refusals_of_the_client_are_raised(reader: KafkaReader, watch: Cli
 
 
 def test_a_silence_with_trouble_is_looked_into_after_a_while(
-    reader: KafkaReader, watch: ClientWatch, around: Surroundings
+    client: FakeConsumer, reader: KafkaReader, watch: ClientWatch, around: Surroundings
 ) -> None:
     """A broker that answers a question is only quiet; one that does not is a RetryableError, each 15 s anew."""
+    client.answers = [[eof(A, 10), eof(B, 0)]]
+    reader.poll(100, 0)
     around.reachable = False
     for _ in range(3):
         watch.troubles.append("Disconnected")
@@ -264,8 +273,10 @@ def test_a_silence_with_trouble_is_looked_into_after_a_while(
     assert watch.troubles == []
 
 
-def test_silence_without_trouble_is_no_error(reader: KafkaReader, around: Surroundings) -> None:
+def test_silence_without_trouble_is_no_error(client: FakeConsumer, reader: KafkaReader, around: Surroundings) -> None:
     """An input may be quiet for years."""
+    client.answers = [[eof(A, 10), eof(B, 0)]]
+    reader.poll(100, 0)
     around.reachable = False
     for _ in range(5):
         assert reader.poll(100, 0) == []
@@ -389,3 +400,53 @@ def test_a_client_that_fails_gives_our_own_errors(
         reader.assign({A: 0})
     with pytest.raises(RetryableError, match="reading"):
         reader.poll(100, 0)
+
+
+def test_a_partition_that_is_not_heard_of_is_read_by_a_new_client(
+    client: FakeConsumer, reader: KafkaReader, around: Surroundings
+) -> None:
+    """The library may lose track of partitions that come or go while a broker is away; the others tell nothing of it."""
+    reader.assign({A: 5, B: 7})
+    for _ in range(25):
+        client.answers.append([Run(A, [5 + int(around.now)], [None], [b"x"], [1])])
+        reader.poll(10, 0.0)
+        around.now += 0.5
+        if client.renewed:
+            break
+    assert 10 <= around.now <= 11
+    assert client.assigned[B] == 7
+    assert client.assigned[A] > 5
+    client.answers.append([Event(B, "_PARTITION_EOF", "", 7)])
+    for _ in range(100):
+        reader.poll(10, 0.0)
+        around.now += 0.5
+        client.answers.append([Event(A, "_PARTITION_EOF", "", 40)])
+    assert client.renewed == 1, "who told of its end was heard"
+
+
+def test_a_broker_that_is_away_is_no_reason_for_a_new_client(
+    client: FakeConsumer, reader: KafkaReader, around: Surroundings
+) -> None:
+    """It is asked first."""
+    reader.assign({A: 5})
+    reader.poll(10, 0.0)
+    around.now, around.reachable = 11.0, False
+    with pytest.raises(RetryableError):
+        reader.poll(10, 0.0)
+    assert client.renewed == 0
+
+
+def test_a_partition_that_came_later_is_watched_too(
+    client: FakeConsumer, reader: KafkaReader, around: Surroundings
+) -> None:
+    """From the moment on that it came."""
+    reader.assign({A: 5})
+    client.answers.append([Event(A, "_PARTITION_EOF", "", 5)])
+    reader.poll(10, 0.0)
+    around.now = 100.0
+    reader.reassign({B: 1})
+    reader.poll(10, 0.0)
+    assert client.renewed == 0
+    around.now = 111.0
+    reader.poll(10, 0.0)
+    assert (client.renewed, client.assigned) == (1, {A: 5, B: 1})
