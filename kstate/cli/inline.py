@@ -151,7 +151,7 @@ class _Inline:
         runnable = self._runnable
         with closing(local_store(runnable, member, self._cluster, self._logger)) as store:
             edges = WorkerEdges(self._log, store, runnable.codecs, self._clock, self._logger)
-            load = Load(runnable.app, member, *where_am_i())
+            load = Load(runnable.app, member, *where_am_i(), edges)
             self._worker = Worker(runnable.topology, runnable.settings, edges, load, member)
             try:
                 code = yield from self._worker.run()

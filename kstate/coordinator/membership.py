@@ -95,10 +95,13 @@ def heard(membership: Membership, beat: Heartbeat) -> Membership:
 
 
 def exited(membership: Membership, report: ProcessExited) -> Membership:
-    """A supervisor saw the process end."""
+    """A supervisor saw the process end; told again, it may take back that it starts a successor at once."""
     known = membership.present.get(report.incarnation, Presence(Member("", report.incarnation)))
     if known.ended is not None:
-        return membership
+        if not known.restarts or report.restarts:
+            return membership
+        taken_back = replace(known, restarts=False)
+        return replace(membership, present={**membership.present, report.incarnation: taken_back})
     ended = f"its process ended: {_exit_text(report.exit_code)}"
     presence = replace(known, ended=ended, restarts=report.restarts)
     return replace(membership, present={**membership.present, report.incarnation: presence})

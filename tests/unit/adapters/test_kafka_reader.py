@@ -405,7 +405,7 @@ def test_a_client_that_fails_gives_our_own_errors(
 def test_a_partition_that_is_not_heard_of_is_read_by_a_new_client(
     client: FakeConsumer, reader: KafkaReader, around: Surroundings
 ) -> None:
-    """The library may lose track of partitions that come or go while a broker is away; the others tell nothing of it."""
+    """The library may lose track of one that comes or goes while a broker is away; the others tell nothing of it."""
     reader.assign({A: 5, B: 7})
     for _ in range(25):
         client.answers.append([Run(A, [5 + int(around.now)], [None], [b"x"], [1])])

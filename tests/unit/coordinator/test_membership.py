@@ -73,3 +73,13 @@ def test_an_unknown_incarnation_has_no_phase() -> None:
     assert NOBODY.phase("a") is None
     assert NOBODY.suspicion("a") is None
     assert exited(NOBODY, ProcessExited("a", 1)).phase("a") is Phase.ENDED
+
+
+def test_a_supervisor_may_take_back_that_it_starts_a_successor_at_once() -> None:
+    """Its worker dies again and again before it joins: nobody should wait for it any longer."""
+    alive = heard(NOBODY, beat("w-1"))
+    waited_for = exited(alive, ProcessExited("w-1", -9, restarts=True))
+    assert waited_for.awaits_successor("w-1")
+    given_up = exited(waited_for, ProcessExited("w-1", -9, restarts=False))
+    assert not given_up.awaits_successor("w-1")
+    assert not exited(given_up, ProcessExited("w-1", -9, restarts=True)).awaits_successor("w-1")
