@@ -11,8 +11,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import dropwhile
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,7 +24,7 @@ import numpy as np
 from benchmarks.broker import Broker
 from benchmarks.elastic.keys import PARTITIONS
 from benchmarks.elastic.observer import ROW
-from benchmarks.elastic.watch import Watch
+from benchmarks.elastic.watch import PAUSE_S, Watch
 from kstate.adapters.kafka import KafkaLog
 from kstate.adapters.process import new_incarnation, new_order_id
 from kstate.clock import SystemClock
@@ -47,6 +49,7 @@ class Child:
     incarnation: str
     process: subprocess.Popen[bytes]
     output: Path
+    killed: bool = False
 
     def has_said(self, text: str) -> bool:
         """Whether that stands in what it has printed."""
@@ -92,6 +95,7 @@ class Cluster:
         self.rows_file.touch()
         self.helpers.append(self._python("observer", self.output, str(os.getpid()), str(self.rows_file)))
         self.watch = Watch(self.broker.servers, self.app)
+        self.watch.check = self._check_children
         self.watch.start()
         return self
 
@@ -126,7 +130,7 @@ class Cluster:
         if not size:
             return np.empty(0, ROW)
         whole = np.memmap(self.rows_file, ROW, "r", shape=(size,))
-        return np.array(whole[np.searchsorted(whole["arrived"], since) :])
+        return np.array(whole[bisect_left(range(size), since, key=lambda row: whole[row]["arrived"]) :])
 
     # -- processes
 
@@ -141,6 +145,7 @@ class Cluster:
     def kill(self, name: str) -> float:
         """SIGKILL; returns its moment."""
         child = self.children[name]
+        child.killed = True
         at = time.time()
         child.process.send_signal(signal.SIGKILL)
         child.process.wait()
@@ -196,11 +201,9 @@ class Cluster:
         order = Order(new_order_id(), kind, **fields)
         asked = time.time()
         begun = self._asked(order, asked)
-        first = next(p.plan for p in self._plans(asked) if p.order == order.id)
-        done = self.watch.wait(
-            lambda: self._is_done(order, asked), ORDER_S, f"{order} is carried out: {self.watch.plan}"
-        )
-        return Carried(order, asked, begun, done, first)
+        self.watch.wait(lambda: self._done(order, asked) is not None, ORDER_S, f"{order} is carried out")
+        first = next(plan for _, plan in self._plans(asked, order))
+        return Carried(order, asked, begun, self._done(order, asked) or 0.0, first)
 
     def _asked(self, order: Order, asked: float) -> float:
         """Until a plan begins the order; the moment at which that was seen."""
@@ -214,14 +217,27 @@ class Cluster:
                         return told.at
                     if isinstance(told.message, OrderAnswered) and told.message.order == order.id:
                         raise RuntimeError(f"{order} was answered: {told.message.reason}")
-                time.sleep(0.005)
+                time.sleep(PAUSE_S)
         raise RuntimeError(f"nobody answered {order} within {ORDER_S:g} s")
 
-    def _is_done(self, order: Order, asked: float) -> bool:
-        return not any(move.order == order.id for move in self._plans(asked)[-1].plan.moves)
+    def _done(self, order: Order, asked: float) -> float | None:
+        """When a plan without any of its moves came, once one had begun it."""
+        return next(
+            (at for at, plan in self._plans(asked, order) if all(m.order != order.id for m in plan.moves)), None
+        )
 
-    def _plans(self, since: float) -> list[PlanPublished]:
-        return [told.message for told in self.watch.since(since) if isinstance(told.message, PlanPublished)]
+    def _plans(self, asked: float, order: Order) -> Iterator[tuple[float, Plan]]:
+        """Plans from the one on that begins the order, with the moment at which each was seen."""
+        plans = [(told.at, told.message) for told in self.watch.since(asked) if isinstance(told.message, PlanPublished)]
+        begun = dropwhile(lambda each: each[1].order != order.id, plans)
+        return ((at, message.plan) for at, message in begun)
+
+    def _check_children(self) -> None:
+        """RuntimeError when one ended that was not killed: whatever is measured from now on means nothing."""
+        for child in self.children.values():
+            if not child.killed and not child.lives:
+                tail = child.output.read_text(errors="replace")[-2000:]
+                raise RuntimeError(f"{child.name} ended with exit code {child.process.returncode}:\n{tail}")
 
     def _report(self, value: bytes) -> None:
         self._log.report(reports_topic(self.app), {"value": value, "partition": 0})

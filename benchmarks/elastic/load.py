@@ -37,6 +37,7 @@ class Load:
                 "linger.ms": 1,
                 "compression.type": "lz4",
                 "queue.buffering.max.kbytes": 262_144,
+                "log_level": 3,
             }
         )
         self._topic = topic

@@ -15,7 +15,8 @@ from kstate.progress import SlotMap
 from kstate.wire import decode_control, decode_report
 
 LOOK_S = 0.2
-PAUSE_S = 0.005
+PAUSE_S = 0.05
+"""Who waits looks so often: rarely, as it all runs on one machine. When things happened, others note."""
 
 
 class Told(NamedTuple):
@@ -35,6 +36,8 @@ class Watch(threading.Thread):
         self.beats: dict[str, Heartbeat] = {}
         """The newest of each incarnation."""
         self.failure: BaseException | None = None
+        self.check: Callable[[], None] = lambda: None
+        """Called while somebody waits; raises when there is nothing to wait for any more."""
         self._servers = servers
         self._topics = [control_topic(app), reports_topic(app)]
         self._over = threading.Event()
@@ -57,6 +60,7 @@ class Watch(threading.Thread):
         while not condition():
             if self.failure is not None:
                 raise RuntimeError(f"the watch failed: {self.failure}") from self.failure
+            self.check()
             if time.monotonic() > deadline:
                 raise RuntimeError(f"not within {seconds:g} s: {what}")
             time.sleep(PAUSE_S)
