@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from kstate.coordinator.control import DECISIONS_KEPT, ControlView, take
+from kstate.coordinator.control import ANSWERS_KEPT, DECISIONS_KEPT, ControlView, take
 from kstate.errors import KstateError
 from kstate.keyspace import FULL_RANGE
-from kstate.messages import PlanPublished, TermStarted, WorkerDied
-from kstate.plan import Plan, Registry, Shard, Tile
+from kstate.messages import OrderAnswered, PlanPublished, TermStarted, WorkerDied
+from kstate.plan import Move, MovePhase, Plan, Registry, Shard, Tile
 
 
 def test_a_plan_that_goes_back_or_does_not_tile_is_refused() -> None:
@@ -39,3 +39,41 @@ def test_undelivered_deaths_of_a_plan_are_known_without_the_decision() -> None:
     view = take(ControlView(), PlanPublished(plan))
     assert view.lost() == ("a",)
     assert not view.is_live_member("a")
+
+
+def test_a_plan_whose_moves_overlap_or_hang_in_the_air_is_refused() -> None:
+    """Each lies within a tile of its source, under a grant that some plan gave."""
+    shard = Shard("x", 0)
+    plan = Plan("app", 5, 1, (), (), (Tile(shard, FULL_RANGE, "a", 1),), Registry(), {}, {})
+    move = Move(5, shard, FULL_RANGE, "a", "b", 5, MovePhase.WARM)
+    assert take(ControlView(), PlanPublished(replace(plan, moves=(move,)))).plan is not None
+    for moves, fault in (
+        ((move, move), "overlaps another one"),
+        ((replace(move, source="c"),), "is not within a tile of its source c"),
+        ((replace(move, grant=6),), "has grant 6 in plan 5"),
+    ):
+        with pytest.raises(KstateError, match=fault):
+            take(ControlView(), PlanPublished(replace(plan, moves=moves)))
+
+
+def test_a_dead_target_is_lost_only_under_release() -> None:
+    """Before, nobody but the source has touched the range (S7)."""
+    shard = Shard("x", 0)
+    move = Move(5, shard, FULL_RANGE, "a", "b", 5, MovePhase.WARM)
+    plan = Plan("app", 5, 1, (), (), (Tile(shard, FULL_RANGE, "a", 1),), Registry(), {}, {}, moves=(move,))
+    view = take(take(ControlView(), PlanPublished(plan)), WorkerDied(1, "b", "gone"))
+    assert view.lost() == ()
+    released = replace(plan, version=6, moves=(replace(move, phase=MovePhase.RELEASE),))
+    assert take(view, PlanPublished(released)).lost() == ("b",)
+
+
+def test_answered_orders_are_known_by_plan_or_message() -> None:
+    """A thousand of them, the newest last."""
+    plan = Plan("app", 1, 1, (), (), (), Registry(), {}, {})
+    view = take(ControlView(), PlanPublished(plan, "why", "o1"))
+    view = take(take(view, OrderAnswered(1, "o2", False, "no")), PlanPublished(replace(plan, version=2)))
+    assert view.answered == ("o1", "o2")
+    assert [(d.what, d.reason) for d in view.decisions][:2] == [("plan 1", "why"), ("order o2 is refused", "no")]
+    for number in range(ANSWERS_KEPT):
+        view = take(view, OrderAnswered(1, f"n{number}", True, ""))
+    assert (len(view.answered), view.answered[0]) == (ANSWERS_KEPT, "n0")

@@ -7,8 +7,8 @@ import pytest
 
 from kstate.description import InputDescription, JobDescription, OperatorDescription, StateDescription
 from kstate.errors import ConfigError
-from kstate.messages import JobHalted, PlanPublished, ProcessExited, WorkerDied
-from kstate.plan import TopicPartition
+from kstate.messages import JobHalted, Order, OrderAnswered, OrderKind, PlanPublished, ProcessExited, WorkerDied
+from kstate.plan import Shard, TopicPartition
 from kstate.testing.memory_log import Fault
 from tests.support.leaders import COUNT, JOB, SPLIT, WORDS, Stage, check_control, running
 
@@ -217,3 +217,21 @@ def test_another_build_makes_another_plan(stage: Stage) -> None:
     assert before is not None
     assert (before.build, plan.build) == (JOB.build, same.build)
     assert plan.tiles == before.tiles
+
+
+def test_an_order_is_heard_on_the_reports_topic_and_answered_on_the_control_topic(stage: Stage) -> None:
+    """Refused by a message, or begun by a plan that names it; each once, though they are repeated."""
+    running(stage)
+    count = Shard("count", 0)
+    wrong = Order("1f3a", OrderKind.MOVE, count, target="worker-9")
+    right = Order("1f3b", OrderKind.SPLIT, count)
+    for _ in range(10):
+        stage.report(wrong)
+        stage.report(right)
+        stage.run(0.5)
+    answers = [m for m in stage.control() if isinstance(m, OrderAnswered)]
+    there = "there are: worker-1, worker-2"
+    assert answers == [OrderAnswered(1, "1f3a", False, f"there is no worker 'worker-9'; {there}")]
+    begun = [m for m in stage.control() if isinstance(m, PlanPublished) and m.order == "1f3b"]
+    assert [len(m.plan.moves) for m in begun] == [1]
+    assert any("waits for worker-" in line and line.startswith("waiting ") for line in stage.events.lines)
