@@ -71,6 +71,15 @@ class Oracle:
         self._check_plans()
         self._note_owners()
 
+    def undecided(self, incarnation: str) -> list[tuple[Shard, Marker]]:
+        """The markers that stand in the log in a transaction of this incarnation that is not decided."""
+        return [each for t, markers in self._undecided.items() if t.owner == incarnation for each in markers]
+
+    def newest_epoch(self, shard: Shard, slot: int) -> int:
+        """Of the decided markers of a slot, 0 when there is none."""
+        standing = self._standing.get(shard, SlotMap()).get(slot)
+        return 0 if standing is None else standing.epoch
+
     def report(self, kind: Kind, text: str) -> None:
         """Add a finding."""
         if len(self.violations) < VIOLATIONS_MAX:

@@ -13,7 +13,6 @@ from random import Random
 from kstate.clock import Step, Steps, run_steps
 from kstate.config import EpochSettings, FailureSettings, RecoverySettings, Settings, StateSettings
 from kstate.coordinator.core import Rules
-from kstate.coordinator.leader import Leader
 from kstate.errors import CorruptStateError, FencedError
 from kstate.interfaces import TopicSpec
 from kstate.testing.cluster import Blueprint, Cluster
@@ -25,7 +24,7 @@ from kstate.testing.violations import Kind, Violation
 from kstate.testing.work import Work
 from kstate.testing.world import Process, Status, World
 
-REST_TURNS_MAX = 30_000
+REST_TURNS_MAX = 12_000
 """A cluster without faults that is not at rest after so many turns is wedged."""
 LINGER_TURNS = 120
 """Turns after the cluster came to rest, in which late requests and zombies may still act."""
@@ -33,7 +32,12 @@ STREAM_PARTITIONS = 2
 OBSERVED = Step("observed", wait=0.1)
 
 FAILURE = FailureSettings(
-    heartbeat_ms=40, heartbeats_missed=4, transaction_timeout_ms=700, successor_wait_ms=150, stuck_log_ms=5_000
+    heartbeat_ms=40,
+    heartbeats_missed=4,
+    transaction_timeout_ms=700,
+    successor_wait_ms=150,
+    restart_wait_ms=1_500,
+    stuck_log_ms=5_000,
 )
 """Real settings, about a tenth as long: the proportions are kept, the idle steps are not."""
 
@@ -52,7 +56,6 @@ class Scenario:
     successor_wait_ms: int = 150
     until_end: bool = False
     """All input is there from the start, and the job ends by itself."""
-    leader: type[Leader] = Leader
 
 
 @dataclass(slots=True)
@@ -111,11 +114,12 @@ class Simulation:
         for _ in range(2):
             if not self.world.run(lambda: self.at_rest() or self._is_over(), REST_TURNS_MAX):
                 self.oracle.report(Kind.WEDGED, f"faults are over, but not all comes to rest: {self.unrest()}")
-                break
+                self._check_ends()
+                return self.oracle.violations
             for _ in range(LINGER_TURNS):
                 self.world.turn()
-        self.work.look(self.world.log)
         self._check_ends()
+        self.work.look(self.world.log)
         for violation in self.work.violations(self.cluster):
             self.oracle.report(*violation)
         return self.oracle.violations
@@ -214,7 +218,7 @@ def blueprint_of(scenario: Scenario, work: Work) -> Blueprint:
         recovery=scenario.recovery,
     )
     rules = Rules(failure, expected_workers=scenario.workers, settle_ms=100, start_wait_ms=300, linger_ms=200)
-    return Blueprint(work.topology, work.description, settings, work.codecs, rules, scenario.leader, scenario.until_end)
+    return Blueprint(work.topology, work.description, settings, work.codecs, rules, until_end=scenario.until_end)
 
 
 def _nothing() -> Steps[None]:

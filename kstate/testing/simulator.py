@@ -34,7 +34,7 @@ BOUNDED_SHARE = 0.12
 """Of the seeds: bounded runs."""
 HALTED_SHARE = 0.08
 """Of the others: in the end the job is made to halt."""
-QUIET_SHARE = 1.0
+QUIET_SHARE = 0.2
 """Of the seeds: nobody orders anything."""
 
 

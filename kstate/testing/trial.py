@@ -38,7 +38,7 @@ SEEDS_PER_INPUT = 25
 """Runs with one input that is made up; each input costs four runs without faults."""
 MESSAGES_MAX = 8
 """That are sent at once."""
-ONE, SPREAD, ORDERS = Scenario(workers=1, leaders=1), Scenario(workers=3, leaders=1), 0
+ONE, SPREAD, ORDERS = Scenario(workers=1, leaders=1), Scenario(workers=3, leaders=1), 6
 VARIANTS_MAX = 12
 """Runs without faults that a difference must not be found in to count as one."""
 

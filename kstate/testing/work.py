@@ -18,7 +18,19 @@ from kstate.plan import TopicPartition
 from kstate.testing.cluster import Cluster
 from kstate.testing.memory_log import MemoryLog, MemoryReader
 from kstate.testing.results import output_violations, state_violations
-from kstate.testing.sample_job import JOB, PARTITIONS, RECORDS, TOPICS, Balance, Closed, Counted, Fed, some_input
+from kstate.testing.sample_job import (
+    JOB,
+    PARTITIONS,
+    RECORDS,
+    TOPICS,
+    WORDS,
+    Balance,
+    Closed,
+    Counted,
+    Fed,
+    Line,
+    some_input,
+)
 from kstate.testing.sample_results import expected
 from kstate.testing.violations import Violation
 
@@ -61,7 +73,8 @@ class SampleWork:
         self.seen: list[Counted | Balance | Closed] = []
         """What a read_committed reader has seen of the outputs, in order within each partition."""
         self._rng = rng
-        self._waiting = some_input(rng, COUNT)
+        everywhere = [Fed("lines", None, Line(number, rng.choice(WORDS))) for number in range(PARTITIONS)]
+        self._waiting = [*everywhere, *some_input(rng, COUNT - PARTITIONS, first=PARTITIONS)]
         self._stamps = 0
         self._reader: MemoryReader | None = None
 

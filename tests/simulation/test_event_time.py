@@ -132,7 +132,7 @@ def cluster_fault(seed: int, *, until_end: bool) -> tuple[str | None, int]:
 
 
 def test_whatever_happens_to_a_cluster_its_keys_are_answered_alike() -> None:
-    """One to three workers, faults at named steps, shards in two or three parts, epochs of every size."""
+    """One to three workers, faults at named steps, splits, moves and merges, epochs of every size."""
     landed = 0
     for seed in SEEDS:
         fault, faults = cluster_fault(seed, until_end=False)
@@ -153,7 +153,7 @@ def test_late_updates_are_counted_by_the_workers() -> None:
     for seed in range(4):
         rng = Random(seed)
         given = some_events(rng, 80)
-        run = Run(JOB, {"events": 1, "heard": 1}, placed_in_one(given), Circumstances(workers=2, cut=True), rng)
+        run = Run(JOB, {"events": 1, "heard": 1}, placed_in_one(given), Circumstances(workers=2, orders=4), rng)
         run.work_off()
         assert run.late() == Model(Everything).run(given).late > 0
 

@@ -1,14 +1,12 @@
 """Jobs that go by event time on a whole cluster in memory, under a seed's faults: workers, leader, log, restores.
 
-As the simulator (kstate.testing.simulator), but for any job, any input and random epoch settings; tiles are cut at
-random slots whenever they are given away.
+As the simulator (kstate.testing.simulator), but for any job, any input and random epoch settings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 from unittest.mock import patch
@@ -18,20 +16,17 @@ from kstate.adapters.avro import AvroCodecs
 from kstate.api.describe import describe
 from kstate.api.topology import resolve
 from kstate.clock import Step, Steps
-from kstate.config import EpochSettings, Settings
-from kstate.coordinator.commands import Command, Publish
+from kstate.config import EpochSettings, RecoverySettings, Settings
 from kstate.coordinator.core import Rules
-from kstate.coordinator.leader import Leader
 from kstate.interfaces import OutMessage, TopicSpec
-from kstate.keyspace import FULL_RANGE, SLOTS, KeyRange
-from kstate.plan import Plan, Tile, TopicPartition
+from kstate.plan import TopicPartition
 from kstate.testing.cluster import Blueprint, Cluster
 from kstate.testing.oracle import Oracle
+from kstate.testing.orders import Person
 from kstate.testing.schedule import HostileDirector, some_triggers
 from kstate.testing.simulation import FAILURE
 from kstate.testing.world import Status, World
 from kstate.worker import firing
-from tests.support.cutting import _is_given, _joined
 
 CODECS = AvroCodecs()
 FED = Step("fed", wait=0.02)
@@ -45,8 +40,9 @@ class Circumstances:
     """What may differ from run to run, without any difference in the results."""
 
     workers: int = 1
-    cut: bool = False
-    """Shards run in parts."""
+    orders: int = 0
+    """Splits, moves and merges that somebody orders, most of them at random slots."""
+    recovery: RecoverySettings = field(default_factory=RecoverySettings)
     triggers: int = 0
     """Faults at named steps."""
     epoch: EpochSettings = field(default_factory=EpochSettings)
@@ -67,41 +63,13 @@ def some_circumstances(rng: Random) -> Circumstances:
     )
     return Circumstances(
         workers=rng.randint(1, 3),
-        cut=rng.random() < 0.7,
+        orders=rng.randint(1, 6) if rng.random() < 0.7 else 0,
+        recovery=RecoverySettings(standbys=rng.choice((0, 0, 1)), parallelism=rng.randint(1, 3)),
         triggers=rng.randint(2, 8),
         epoch=epoch,
         feed_max=rng.choice((3, 20, 1_000)),
         chunk=rng.choice((1, 2, 1_000)),
     )
-
-
-class PartsLeader(Leader):
-    """The real leader, but for the key ranges of the tiles that it gives: whole ones in two or three parts."""
-
-    def _carry_out(self, command: Command) -> Steps[None]:
-        if isinstance(command, Publish):
-            command = replace(command, plan=replace(command.plan, tiles=_in_parts(command.plan)))
-        yield from super()._carry_out(command)
-
-
-def _in_parts(plan: Plan) -> tuple[Tile, ...]:
-    kept = [tile for tile in plan.tiles if not _is_given(tile, plan)]
-    given = sorted((tile for tile in plan.tiles if _is_given(tile, plan)), key=lambda t: (t.shard, t.key_range))
-    rng, workers = Random(plan.version), [member.incarnation for member in plan.members]
-    parts = [part for tile in _joined(given) for part in _parts(tile, workers, rng)]
-    return tuple(sorted([*kept, *parts], key=lambda t: (t.shard, t.key_range)))
-
-
-def _parts(tile: Tile, workers: Sequence[str], rng: Random) -> list[Tile]:
-    """A whole tile in parts, each for the next worker in order."""
-    if tile.key_range != FULL_RANGE or tile.worker not in workers:
-        return [tile]
-    cuts = [0, *sorted(rng.sample(range(1, SLOTS), rng.randint(1, 2))), SLOTS]
-    first = workers.index(tile.worker)
-    return [
-        replace(tile, key_range=KeyRange(lo, hi), worker=workers[(first + number) % len(workers)])
-        for number, (lo, hi) in enumerate(pairwise(cuts))
-    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +92,10 @@ class Run:
         director.calm = not how.triggers
         self.world.director = self.director = director
         topology = resolve(job)
-        settings = Settings(stream_partitions=2, epoch=how.epoch, failure=FAILURE)
+        settings = Settings(stream_partitions=2, epoch=how.epoch, failure=FAILURE, recovery=how.recovery)
         rules = Rules(FAILURE, expected_workers=how.workers, settle_ms=100, start_wait_ms=300, linger_ms=200)
         description = describe(topology, lambda type_: CODECS.value(type_).schema)
-        leader = PartsLeader if how.cut else Leader
-        blueprint = Blueprint(topology, description, settings, CODECS, rules, leader, how.until_end)
+        blueprint = Blueprint(topology, description, settings, CODECS, rules, until_end=how.until_end)
         self._how = how
         self._open_s = 0.0 if how.until_end else 1.0  # virtual seconds that a run is open to faults
         self.logger = _Lines()
@@ -139,7 +106,11 @@ class Run:
         if how.until_end:
             self.feed(messages)
             messages = ()
-        self._feeder = self.world.start("outside", "feeder", "feeder", self._feed(messages, how.feed_max, rng))
+        person = Person(self.cluster, rng, how.orders)
+        self._outside = [
+            self.world.start("outside", "feeder", "feeder", self._feed(messages, how.feed_max, rng)),
+            self.world.start("outside", "person", "person", person.orders()),
+        ]
         self.cluster.start_leader("l0")
         for number in range(how.workers):
             self.cluster.start_worker(f"w{number}")
@@ -174,7 +145,7 @@ class Run:
     def _at_rest(self) -> bool:
         if self._how.until_end:
             return self.world.quiet and all(process.role == "outside" for process in self.world.running())
-        return self._feeder.status is not Status.RUNNING and self.cluster.settled()
+        return all(each.status is not Status.RUNNING for each in self._outside) and self.cluster.settled()
 
     def _feed(self, messages: Sequence[Message], at_once: int, rng: Random) -> Steps[None]:
         waiting = list(messages)
