@@ -162,11 +162,10 @@ class Acts:
         self._stage.wait(self._stage.scale.after_s + 2 * self._stage.scale.epoch_s)
 
     def _await_moment(self, victim: Victim) -> None:
-        """Until the victim committed not long ago and has more in hand: it will not commit again in the next moment."""
+        """Until the victim has something in hand early in an epoch: it will not commit in the next moment."""
         for _ in self._stage.ticks(MOMENT_SECONDS):
             victim.look()
-            fresh = victim.committed_at and time.monotonic() - victim.committed_at < self._stage.scale.epoch_s / 2
-            if fresh and victim.diary.in_hand >= IN_HAND_MIN:
+            if victim.is_early(self._stage.scale.epoch_s / 2, IN_HAND_MIN):
                 return
         raise Missed(f"{victim.beat.name} had never {IN_HAND_MIN} records in hand early in an epoch")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from benchmarks.demo.gaps import Group
 from kstate.plan import InputPartition, Tile
@@ -29,8 +30,8 @@ class Diary:
     handled: dict[InputPartition, int]
     """(operator uid, topic, partition) → offset behind the last record handled, since the last commit."""
     in_hand: int = 0
-    epochs: int = 0
-    """Committed so far."""
+    since: float | None = None
+    """When it had handled the first batch of them, in Unix seconds by its own note; None: there are none."""
 
     def take(self, line: str) -> None:
         """One line of the log; lines of others and lines that are cut off mean nothing."""
@@ -44,9 +45,10 @@ class Diary:
             place = fields["operator"], fields["topic"], fields["partition"]
             self.handled[place] = fields["next_offset"]
             self.in_hand += fields["records"]
+            if self.since is None:
+                self.since = datetime.fromisoformat(fields["timestamp"]).timestamp()
         elif fields.get("event") in (COMMITTED, UNDONE):
-            self.epochs += fields["event"] == COMMITTED
-            self.in_hand = 0
+            self.in_hand, self.since = 0, None
             self.handled.clear()
 
 

@@ -28,8 +28,6 @@ class Victim:
     beat: Heartbeat
     log: Path
     diary: Diary = field(init=False)
-    committed_at: float | None = None
-    """When it was seen to have committed an epoch, monotonic seconds."""
     _position: int = 0
 
     def __post_init__(self) -> None:
@@ -42,11 +40,13 @@ class Victim:
             data = file.read()
         whole = data[: data.rfind(b"\n") + 1]
         self._position += len(whole)
-        epochs = self.diary.epochs
         for line in whole.decode(errors="replace").splitlines():
             self.diary.take(line)
-        if self.diary.epochs > epochs:
-            self.committed_at = time.monotonic()
+
+    def is_early(self, seconds: float, records: int) -> bool:
+        """Whether it has so many records in hand, of an epoch that began not longer ago than this by its own notes."""
+        since = self.diary.since
+        return since is not None and self.diary.in_hand >= records and time.time() - since < seconds
 
     def kill(self) -> float:
         """SIGKILL; returns its moment, monotonic seconds, once the process is gone."""

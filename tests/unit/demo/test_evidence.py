@@ -20,7 +20,8 @@ LOW = KeyRange(0, SLOTS // 2)
 def handled(next_offset: int, records: int, who: str = "w-1") -> str:
     """A line of the worker's log after a batch of `lines`."""
     fields = {"event": "handled", "incarnation": who, "operator": "split", "topic": "lines", "partition": 0}
-    return json.dumps({**fields, "next_offset": next_offset, "records": records})
+    stamp = f"2026-01-01T00:00:{next_offset:02}.500000Z"
+    return json.dumps({**fields, "next_offset": next_offset, "records": records, "timestamp": stamp})
 
 
 def test_what_is_in_hand_is_what_was_handled_since_the_last_commit() -> None:
@@ -35,6 +36,18 @@ def test_what_is_in_hand_is_what_was_handled_since_the_last_commit() -> None:
     assert (diary.in_hand, diary.handled) == (6, {LINES: 31})
     diary.take(json.dumps({"event": "undone", "incarnation": "w-1"}))
     assert (diary.in_hand, diary.handled) == (0, {})
+
+
+def test_an_epoch_begins_with_its_first_batch_by_the_workers_own_clock() -> None:
+    """When we read the note does not matter: who looks late would take an old epoch for a young one."""
+    diary, began = Diary("w-1", {}), 1767225610.5  # 2026-01-01T00:00:10.5Z
+    for line in (handled(10, 10), handled(25, 15)):
+        diary.take(line)
+    seen = [diary.since]
+    for line in (json.dumps({"event": "committed", "incarnation": "w-1"}), handled(31, 6)):
+        diary.take(line)
+        seen.append(diary.since)
+    assert seen == [began, None, began + 21]
 
 
 def test_lines_of_others_count_for_nothing() -> None:
