@@ -6,7 +6,7 @@ spread evenly. What is there stays: a copy that is to go elsewhere is first made
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -20,7 +20,10 @@ def assigned(now: Ownership, scene: Scene) -> Ownership:
     if not wanted and not now.standbys:
         return now
     able = {m.incarnation: m for m in now.able(scene.roll)}
-    kept = {tile: _kept(tile, now, able) for tile in now.tiles if tile.worker is not None} if wanted else {}
+    there = defaultdict(list)
+    for standby in now.standbys:
+        there[standby.shard].append(standby)
+    kept = {t: _kept(t, there[t.shard], able) for t in now.tiles if t.worker is not None} if wanted else {}
     load = Counter(dict.fromkeys(able, 0))
     load.update(m.incarnation for members in kept.values() for m in members)
     for tile, members in kept.items():
@@ -30,17 +33,17 @@ def assigned(now: Ownership, scene: Scene) -> Ownership:
     for tile, members in kept.items():
         _end_surplus(tile, members, load, scene)
     for tile, members in kept.items():
-        others = [m for m in able.values() if m.incarnation != tile.worker and m not in members]
         if len(members) == wanted:
+            others = [m for m in able.values() if m.incarnation != tile.worker and m not in members]
             _shift(members, others, load)
     standbys = tuple(Standby(t.shard, t.key_range, m.incarnation) for t, members in kept.items() for m in members)
-    return replace(now, standbys=standbys).noted(*_told(standbys, now, scene))
+    return now if standbys == now.standbys else replace(now, standbys=standbys).noted(*_told(standbys, now, scene))
 
 
-def _kept(tile: Tile, now: Ownership, able: dict[str, Member]) -> list[Member]:
-    """Those who have a copy of any part of it and may keep it."""
-    there = [s for s in now.standbys if s.shard == tile.shard and s.key_range.overlap(tile.key_range)]
-    return [able[w] for w in dict.fromkeys(s.worker for s in there) if w in able and w != tile.worker]
+def _kept(tile: Tile, there: list[Standby], able: dict[str, Member]) -> list[Member]:
+    """Those of the shard's who have a copy of any part of it and may keep it."""
+    copies = dict.fromkeys(s.worker for s in there if s.key_range.overlap(tile.key_range))
+    return [able[worker] for worker in copies if worker in able and worker != tile.worker]
 
 
 def _add(members: list[Member], others: list[Member], load: Counter[str]) -> None:
@@ -72,11 +75,13 @@ def _told(after: tuple[Standby, ...], before: Ownership, scene: Scene) -> list[s
     began, ended = _new(after, before.standbys, scene), _new(before.standbys, after, scene)
     notes = [f"standby of {listed(began, 'range')} begins"] if began else []
     notes += [f"standby of {listed(ended, 'range')} ends"] if ended else []
-    return notes or (["standbys follow their tiles"] if after != before.standbys else [])
+    return notes or ["standbys follow their tiles"]
 
 
 def _new(these: Iterable[Standby], those: Iterable[Standby], scene: Scene) -> list[str]:
     """Which of these have nothing in common with any of those."""
-    old = [(s.shard, s.worker, s.key_range) for s in those]
-    new = [s for s in these if not any((s.shard, s.worker) == o[:2] and s.key_range.overlap(o[2]) for o in old)]
+    old = defaultdict(list)
+    for s in those:
+        old[s.shard, s.worker].append(s.key_range)
+    new = [s for s in these if not any(s.key_range.overlap(r) for r in old[s.shard, s.worker])]
     return [f"{s.shard} {s.key_range} at {scene.roll.name(s.worker)}" for s in new]

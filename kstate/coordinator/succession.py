@@ -2,6 +2,7 @@
 
     lost ─▶ poisoned? parked
          ─▶ a live standby has a copy? to the warmest, at once
+         ─▶ a part of it was moving, and the target has a copy? to the target, at once
          ─▶ the successor of the same name lives? to it: its disk has most of it
          ─▶ waited for it long enough? to those who have fewest, cut into `recovery.parallelism` ranges
 
@@ -15,7 +16,7 @@ from collections import Counter
 from dataclasses import replace
 
 from kstate.coordinator.parking import is_parked, poisoned
-from kstate.coordinator.scene import Ownership, Scene, by_name, exchanged, kept_of, least, listed
+from kstate.coordinator.scene import Ownership, Scene, by_name, exchanged, is_release, kept_of, least, listed
 from kstate.keyspace import SLOTS, KeyRange
 from kstate.plan import Member, Parked, Tile
 
@@ -31,7 +32,7 @@ def lost_given(now: Ownership, scene: Scene) -> Ownership:
     if not scene.roll.fenced:
         return now
     load = now.loads(now.able(scene.roll))
-    told: dict[tuple[str, str], list[Tile]] = {}
+    told: dict[tuple[str, str], list[str]] = {}
     parts: dict[Tile, list[Part]] = {}
     parked: list[Parked] = []
     for tile in now.tiles:
@@ -40,13 +41,11 @@ def lost_given(now: Ownership, scene: Scene) -> Ownership:
         if (poison := poisoned(tile, scene)) is not None:
             parked.append(poison)
             parts[tile] = [(tile.key_range, None)]
-        elif given := _heirs(tile, now, load, scene):
-            heirs, kind = given
-            parts[tile] = _dealt(tile, heirs)
-            load.update(heir.incarnation for heir in heirs)
-            names = ", ".join(heir.name for heir in sorted(heirs, key=by_name))
-            told.setdefault((scene.roll.name(tile.worker), f"{kind}{names}"), []).append(tile)
-    notes = [f"{listed(tiles)} of {dead} to {whom}" for (dead, whom), tiles in told.items()]
+        elif given := _given(tile, now, load, scene):
+            parts[tile], whom = given
+            load.update(worker for _, worker in parts[tile] if worker is not None)
+            told.setdefault((scene.roll.name(tile.worker), whom), []).extend(_texts(tile, parts[tile]))
+    notes = [f"{listed(texts)} of {dead} to {whom}" for (dead, whom), texts in told.items()]
     notes += [f"parked: {poison.reason}" for poison in parked]
     return exchanged(replace(now, parked=(*now.parked, *parked)), parts, scene.grant).noted(*notes) if parts else now
 
@@ -78,20 +77,42 @@ def waits(scene: Scene) -> list[str]:
     return [f"{listed(stuck)} wait for a worker: {why}"] if stuck else []
 
 
-def _heirs(tile: Tile, now: Ownership, load: Counter[str], scene: Scene) -> tuple[list[Member], str] | None:
-    """Who a lost tile may go to now, each a part of it, and as what; None: wait."""
+def _given(tile: Tile, now: Ownership, load: Counter[str], scene: Scene) -> tuple[list[Part], str] | None:
+    """Who gets which part of a lost tile now, and in words; what is left of it, or None: it waits."""
     assert tile.worker is not None
     able = now.able(scene.roll)
     if ready := _standbys(tile, able, scene):
-        return [least(load, ready)], "its standby "
+        heir = least(load, ready)
+        return _dealt(tile, [heir]), f"its standby {heir.name}"
+    if copied := _on_their_way(tile, able, scene):
+        return copied, f"{_names(copied, scene)}, on its way there"
     name = scene.roll.names.get(tile.worker)
     if successors := [m for m in able if m.name == name]:
-        return successors[:1], "its successor "
+        return _dealt(tile, successors[:1]), f"its successor {name}"
     if tile.worker not in scene.roll.overdue or not able:
         return None
-    parts = max(1, min(scene.recovery.parallelism, len(able), tile.key_range.width // CUT_WIDTH_MIN))
-    able.sort(key=lambda m: (load[m.incarnation], by_name(m)))
-    return able[:parts], f"{parts} workers: " if parts > 1 else ""
+    count = max(1, min(scene.recovery.parallelism, len(able), tile.key_range.width // CUT_WIDTH_MIN))
+    heirs = sorted(able, key=lambda m: (load[m.incarnation], by_name(m)))[:count]
+    parts = _dealt(tile, heirs)
+    return parts, f"{count} workers: {_names(parts, scene)}" if count > 1 else heirs[0].name
+
+
+def _on_their_way(tile: Tile, able: list[Member], scene: Scene) -> list[Part]:
+    """Parts of it that were moving, their release not yet ordered, to workers that have a copy of them."""
+    workers = {m.incarnation for m in able}
+    moving = [m for m in scene.plan.moves if (m.shard, m.source) == (tile.shard, tile.worker) and not is_release(m)]
+    ready = [m for m in moving if m.target in workers and scene.evidence.has_copy(m.target, m.shard, m.key_range)]
+    return [(part, m.target) for m in ready if (part := m.key_range.overlap(tile.key_range))]
+
+
+def _texts(tile: Tile, parts: list[Part]) -> list[str]:
+    """A tile that is given whole as such, else its parts."""
+    whole = sum(part.width for part, _ in parts) == tile.key_range.width
+    return [str(tile)] if whole else [f"{tile.shard} {part}" for part, _ in parts]
+
+
+def _names(parts: list[Part], scene: Scene) -> str:
+    return ", ".join(dict.fromkeys(scene.roll.name(worker) for _, worker in parts))
 
 
 def _standbys(tile: Tile, able: list[Member], scene: Scene) -> list[Member]:

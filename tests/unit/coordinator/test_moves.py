@@ -95,6 +95,17 @@ def test_a_warm_move_is_cancelled_when_either_end_is_declared_dead(gone: str, na
     assert f"move 5 of count[0] [0x8000, 0x10000) cancelled: {name} is dead" in got.reason
 
 
+def test_the_copy_of_a_warm_target_helps_when_the_source_is_dead() -> None:
+    """Once the source is fenced the target gets the range at once, as a standby would; the rest waits as usual."""
+    newest = plan([tile("i1")], moves=(move(UPPER),))
+    got = after(scene(newest, says("i2", "warming", 5, UPPER), fenced=["i1"]))
+    assert owners(got.tiles) == [(LOWER, "i1", 1), (UPPER, "i2", 10)]
+    assert got.moves == ()
+    assert got.reason.endswith("count[0] [0x8000, 0x10000) of worker-1 to worker-2, on its way there")
+    without = after(scene(newest, fenced=["i1"]))
+    assert (without.tiles, without.moves) == (newest.tiles, ())
+
+
 def test_a_warm_move_to_one_who_may_get_nothing_is_cancelled() -> None:
     """Drained since, or of another build than the leader that now leads."""
     drained = after(scene(plan([tile("i1")], moves=(move(),), drained=("i2",))))

@@ -130,6 +130,7 @@ TOLD = (
     "ended: .* and .* are dead",
     "to its standby",
     "to its successor",
+    "on its way there",
     "to [23] workers: ",
     "parked: .* processes died",
     "joined at",
