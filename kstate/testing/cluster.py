@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
+from itertools import count, pairwise
 from random import Random
 from typing import Any, Protocol
 
@@ -41,7 +41,7 @@ from kstate.worker.worker import Worker
 NOT_RESTARTED = FINAL_EXIT_CODES | {0}
 """Exit codes after which starting again would change nothing."""
 
-RESTING = frozenset({"idle", "waiting", "standing-by"})
+RESTING = frozenset({"idle", "waiting", "standing-by", "await-news"})
 """Steps at which a process has nothing to do."""
 
 
@@ -113,6 +113,8 @@ class Cluster:
         self.halted = False
         self.verdicts: dict[str, list[str]] = {}
         """Order → what was answered; more than one answer would be one too many."""
+        self.refusals: dict[str, str] = {}
+        """Order → why it was refused."""
         self._logger = logger
         self._stopped: set[Process] = set()
         """Workers that were told to stop: their exit code 0 does not say that the job is complete."""
@@ -244,8 +246,10 @@ class Cluster:
                 self.plans.append(plan)
                 if order:
                     self.verdicts.setdefault(order, []).append("begun")
-            case OrderAnswered(_, order, accepted, _):
+            case OrderAnswered(_, order, accepted, reason):
                 self.verdicts.setdefault(order, []).append("nothing to do" if accepted else "refused")
+                if not accepted:
+                    self.refusals[order] = reason
             case WorkerDied(_, incarnation, _):
                 self.dead.add(incarnation)
             case TermStarted(_, leader):
@@ -263,7 +267,7 @@ class Cluster:
         if not all(worker.at_rest for worker in self.live.values()):
             return False
         beats = {incarnation: worker.load.snapshot for incarnation, worker in self.live.items()}
-        return all(self._is_done(tile, beats) for tile in plan.tiles)
+        return all(self._is_done(tile, beats) for tile in plan.tiles) and not _touching(plan)
 
     def unrest(self) -> Iterator[str]:
         """Why it is not settled, for people."""
@@ -278,6 +282,7 @@ class Cluster:
         yield from (f"{move} from {move.source} to {move.target} is {move.phase}" for move in plan.moves)
         beats = {incarnation: worker.load.snapshot for incarnation, worker in self.live.items()}
         yield from (f"{tile} of {tile.worker} is not done" for tile in plan.tiles if not self._is_done(tile, beats))
+        yield from (f"{tile} of {tile.worker} is not joined with the one before" for tile in _touching(plan))
 
     def _is_done(self, tile: Tile, beats: Mapping[str, Heartbeat]) -> bool:
         beat = beats.get(tile.worker or "")
@@ -302,6 +307,16 @@ def exit_code(process: Process) -> int:
     if isinstance(process.result, KstateError):
         return process.result.exit_code
     return process.result if isinstance(process.result, int) else 1
+
+
+def _touching(plan: Plan) -> list[Tile]:
+    """Tiles that the leader is about to join with the one before them."""
+    tiles = sorted(plan.tiles, key=lambda tile: (tile.shard, tile.key_range))
+    return [
+        right
+        for left, right in pairwise(tiles)
+        if (left.shard, left.worker, left.key_range.hi) == (right.shard, right.worker, right.key_range.lo)
+    ]
 
 
 def _runs(piece: TileReport, tile: Tile) -> bool:

@@ -15,6 +15,7 @@ import logging
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
+from itertools import count
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, overload
 
@@ -34,13 +35,16 @@ from kstate.config import Settings
 from kstate.coordinator.core import Rules
 from kstate.errors import ConfigError, CorruptStateError, FencedError, KstateError, OperatorError
 from kstate.interfaces import FramedCodec, TopicSpec
-from kstate.plan import Plan, TopicPartition, dlq_topic
+from kstate.keyspace import SLOTS, KeyRange
+from kstate.messages import Order, OrderKind
+from kstate.plan import Plan, Shard, TopicPartition, dlq_topic
 from kstate.testing.cluster import Blueprint, Cluster, QuickSupervision
 from kstate.testing.feeding import Feed
 from kstate.testing.inspection import Inspection
 from kstate.testing.memory_broker import Record
 from kstate.testing.memory_registry import MemoryRegistry
 from kstate.testing.named_steps import worker_steps
+from kstate.testing.orders import send_order
 from kstate.testing.world import Actor, FairDirector, Process, World
 from kstate.worker.formats import output_codec
 from kstate.worker.stream_frames import split_record_frames, watermark_rows
@@ -57,6 +61,8 @@ CRASH_POINTS: Final = {"before_commit": "flushed", "after_commit": "committed"}
 _NOTICED_S = 0.5
 """By then every worker has looked at the clock."""
 
+_ORDERS_MAX, _ORDER_TURNS = 100, 500
+"""An order is repeated until it is answered."""
 _TURNS_MAX = 200_000
 """A job that is not at rest after so many steps never will be."""
 
@@ -117,6 +123,7 @@ class Driver:
         self._feed = Feed(self._topology, codecs)
         self._inspection = Inspection(self._cluster, codecs)
         self._read: dict[TopicPartition, int] = {}
+        self._orders = count(1)
 
     def __enter__(self) -> Self:
         """Start leader and workers and wait until every tile runs."""
@@ -236,17 +243,88 @@ class Driver:
         `at` is "before_commit", "after_commit", or the name of any step of the worker; "now" kills it where it stands.
         """
         step = CRASH_POINTS.get(at, at)
-        if not 0 <= worker < self._workers:
-            raise ConfigError(f"There is no worker {worker}: this driver has {self._workers}.", hint="count from 0.")
+        process = self._process(worker)
         if at == "now":
-            name = _worker_name(worker)
-            self._world.crash(next(process for process in self._world.running() if process.name == name))
+            self._world.crash(process)
             self._settle()
         elif step in worker_steps():
-            self._director.armed.append((_worker_name(worker), step))
+            self._director.armed.append((process.name, step))
         else:
             known = ", ".join(sorted([*CRASH_POINTS, "now", *worker_steps()]))
             raise ConfigError(f"No step of a worker is named {at!r}.", hint=f"use one of {known}.")
+
+    def split(
+        self, operator: type[Operator[Any]], /, *, at: float = 0.5, to: int | None = None, partition: int | None = None
+    ) -> None:
+        """Cut an operator's key ranges in two at a fraction of the key space, in every partition or in one, while it
+        runs; the upper parts go to worker `to`, by default to whoever has least.
+
+        Returns when the moves are done. Raises ConfigError with the leader's reason when it refuses.
+        """
+        for shard in self._shards(operator, partition):
+            self._order(Order(self._order_id(), OrderKind.SPLIT, shard, target=self._name(to), at=int(at * SLOTS)))
+
+    def move(
+        self,
+        operator: type[Operator[Any]],
+        /,
+        *,
+        to: int,
+        keys: tuple[float, float] = (0.0, 1.0),
+        partition: int | None = None,
+    ) -> None:
+        """Hand a part of an operator's key space (fractions from and to), in every partition or in one, to a worker.
+
+        As `split`; what the worker has already stays there.
+        """
+        key_range, target = KeyRange(int(keys[0] * SLOTS), int(keys[1] * SLOTS)), self._process(to).incarnation
+        for shard in self._shards(operator, partition):
+            there = [t for t in self._plan().tiles if t.shard == shard and t.key_range.overlap(key_range)]
+            if any(tile.worker != target for tile in there):
+                self._order(Order(self._order_id(), OrderKind.MOVE, shard, key_range, target=self._name(to)))
+
+    def merge(self, operator: type[Operator[Any]], /, *, to: int | None = None, partition: int | None = None) -> None:
+        """Bring all key ranges of an operator's partitions, or of one, together again at a worker, by default at the
+        one that has most of it. As `split`.
+        """
+        for shard in self._shards(operator, partition):
+            self._order(Order(self._order_id(), OrderKind.MERGE, shard, target=self._name(to)))
+
+    def drain(self, worker: int, /) -> None:
+        """Hand everything that a worker has to the others, and give it nothing more. As `split`."""
+        self._order(Order(self._order_id(), OrderKind.DRAIN, worker=self._name(worker)))
+
+    def _order(self, order: Order) -> None:
+        """Give an order as `kstate split` and its like do, and run until it is carried out."""
+        for _ in range(_ORDERS_MAX):
+            send_order(self._cluster, order)
+            self._world.run(lambda: self._has_failed() or self._is_answered(order), _ORDER_TURNS)
+            if self._is_answered(order):
+                break
+        if (refusal := self._cluster.refusals.get(order.id)) is not None:
+            raise ConfigError(f"{order.kind}: {refusal}.", hint="a driver has as many workers as it is given.")
+        self._settle()
+
+    def _order_id(self) -> str:
+        return f"order-{next(self._orders)}"
+
+    def _is_answered(self, order: Order) -> bool:
+        self._cluster.plan()
+        return order.id in self._cluster.verdicts
+
+    def _shards(self, operator: type[Operator[Any]], partition: int | None) -> list[Shard]:
+        uid = self._spec(operator).uid
+        found = sorted({tile.shard for tile in self._plan().tiles if tile.shard.operator == uid})
+        return found if partition is None else [Shard(uid, partition)]
+
+    def _name(self, worker: int | None) -> str | None:
+        return None if worker is None else self._process(worker).name
+
+    def _process(self, worker: int) -> Process:
+        """The process that runs under a worker's name."""
+        if not 0 <= worker < self._workers:
+            raise ConfigError(f"There is no worker {worker}: this driver has {self._workers}.", hint="count from 0.")
+        return next(process for process in self._world.running() if process.name == _worker_name(worker))
 
     def _settle(self) -> None:
         """Run until everything is processed, committed and owned; raises what stopped the job."""
