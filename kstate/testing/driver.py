@@ -111,7 +111,7 @@ class Driver:
         settings = Settings(stream_partitions=workers)
         codecs = _codecs()
         description = describe(self._topology, lambda type_: codecs.value(type_).schema)
-        rules = Rules(settings.failure, expected_workers=workers)
+        rules = Rules(settings.failure, expected_workers=workers, recovery=settings.recovery)
         self._world = World()
         self._director = _DriverDirector(self._world)
         self._world.director = self._director

@@ -28,9 +28,7 @@ def leader_steps() -> frozenset[str]:
 @cache
 def copy_steps() -> frozenset[str]:
     """Steps of a worker that makes, or follows, a copy of a key range."""
-    modules = ("freshness.py", "restore.py", "follow.py")
-    there = [module for module in modules if files("kstate.state").joinpath(module).is_file()]
-    return frozenset(chain.from_iterable(_names_in("kstate.state", module) for module in there))
+    return frozenset(chain.from_iterable(_names_in("kstate.state", module) for module in ("freshness.py", "follow.py")))
 
 
 def _names(package: str) -> Iterator[str]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
+from kstate.api.specs import PartialSpec
 from kstate.clock import run_steps
 from kstate.errors import KstateError
 from kstate.keyspace import FULL_RANGE, partition_of, slot_of
 from kstate.plan import Plan, Shard, Tile, TopicPartition, backup_topic
-from kstate.state.layout import key_suffix, parse_suffix, shard_bounds, shard_prefix
+from kstate.state.layout import key_suffix, shard_bounds, shard_prefix
+from kstate.state.partial_cells import is_cell, parse_cell
+from kstate.state.partition import object_within
 from kstate.state.restore import RestoreTarget, restore
 from kstate.state.values import split_value
 from kstate.testing.cluster import Cluster
@@ -136,13 +139,16 @@ def _partial_faults(cluster: Cluster, plan: Plan, restored: MemoryStore, expecte
 
 
 def _paid(cluster: Cluster, plan: Plan, tile: Tile, store: MemoryStore) -> int:
-    """What the partial state's objects within a tile stand for."""
+    """What the partial state's objects stand for within a tile."""
     operator_id, state_id = plan.registry.operators["totals"], plan.registry.states["totals", "paid"]
-    prefix = shard_prefix(operator_id, tile.shard.partition)
-    cells = store.scan(*shard_bounds(operator_id, tile.shard.partition, tile.key_range))
-    found = [data for key, data in cells if parse_suffix(key[len(prefix) :]).state_id == state_id]
-    decode = cluster.blueprint.codecs.value(Paid).decode
-    return sum(decode(split_value(data).payload).n for data in found)
+    prefix, decode = shard_prefix(operator_id, tile.shard.partition), cluster.blueprint.codecs.value(Paid).decode
+    paid = 0
+    for key, data in store.scan(*shard_bounds(operator_id, tile.shard.partition, FULL_RANGE)):
+        if is_cell(suffix := key[len(prefix) :], {state_id}):
+            cell = parse_cell(suffix)
+            if (part := cell.valid.overlap(tile.key_range)) is not None:
+                paid += object_within(decode(split_value(data).payload), cell.nominal, part).n
+    return paid
 
 
 def _restored(cluster: Cluster, plan: Plan) -> MemoryStore:
@@ -150,7 +156,13 @@ def _restored(cluster: Cluster, plan: Plan) -> MemoryStore:
     store, app = MemoryStore(), cluster.blueprint.topology.app
     for uid, operator_id in plan.registry.operators.items():
         for partition in range(PARTITIONS):
-            target = RestoreTarget(TopicPartition(backup_topic(app, uid), partition), operator_id, FULL_RANGE)
+            source = TopicPartition(backup_topic(app, uid), partition)
+            target = RestoreTarget(source, operator_id, FULL_RANGE, partial=_partial_states(cluster, plan, uid))
             steps = restore(cluster.world.log, store, target, cluster.world.clock, cluster.blueprint.settings)
             run_steps(steps, cluster.world.clock)
     return store
+
+
+def _partial_states(cluster: Cluster, plan: Plan, uid: str) -> frozenset[int]:
+    states = cluster.blueprint.topology.operator(uid).states_of(PartialSpec)
+    return frozenset(plan.registry.states[uid, state.name] for state in states)

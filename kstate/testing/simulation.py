@@ -217,7 +217,7 @@ def blueprint_of(scenario: Scenario, work: Work) -> Blueprint:
         failure=failure,
         recovery=scenario.recovery,
     )
-    rules = Rules(failure, expected_workers=scenario.workers, settle_ms=100, start_wait_ms=300, linger_ms=200)
+    rules = Rules(failure, scenario.workers, 100, 300, linger_ms=200, recovery=scenario.recovery)
     return Blueprint(work.topology, work.description, settings, work.codecs, rules, until_end=scenario.until_end)
 
 
