@@ -17,6 +17,11 @@ from tests.support.restore_bench import finish
 
 slots = st.integers(ALL.lo, ALL.hi - 1)
 ranges = st.lists(st.integers(ALL.lo, ALL.hi), min_size=2, max_size=2, unique=True).map(lambda e: KeyRange(*sorted(e)))
+CALL = st.tuples(
+    st.sampled_from(["add", "add", "put", "put", "commit", "commit", "roll back", "cut", "join"]),
+    slots,
+    st.integers(0, 99),
+)
 cuts = st.lists(st.integers(1, ALL.hi - 1), max_size=3, unique=True).map(sorted)
 seeds = st.integers(0, 1 << 16)
 
@@ -30,37 +35,26 @@ class Histories(RuleBasedStateMachine):
 
     # -- owners at work
 
-    @rule(slot=slots, index=st.integers(0, 1), amount=st.integers(-9, 99), commit=st.booleans())
-    def add(self, slot: int, index: int, amount: int, commit: bool) -> None:
-        self.shard.add(slot, index, amount)
-        if commit:
-            self.shard.commit(self.shard.owner(slot))
-
-    @rule(slot=slots, state=st.sampled_from([1, 2, PLAIN]), expiry=st.integers(0, 50), commit=st.booleans())
-    def put(self, slot: int, state: int, expiry: int, commit: bool) -> None:
-        self.shard.put(slot, state, None if state == PLAIN else expiry)
-        if commit:
-            self.shard.commit(self.shard.owner(slot))
-
-    @rule(slot=slots)
-    def commit(self, slot: int) -> None:
-        self.shard.commit(self.shard.owner(slot))
-
-    @rule(slot=slots)
-    def roll_back(self, slot: int) -> None:
-        owner = self.shard.owner(slot)
-        owner.reload(owner.tile)
-
-    @rule(slot=slots)
-    def cut_piece(self, slot: int) -> None:
-        self.shard.owner(slot).cut(slot)
-
-    @rule(slot=slots)
-    def join_pieces(self, slot: int) -> None:
-        owner = self.shard.owner(slot)
-        at = owner.piece(slot)
-        if at + 1 < len(owner.pieces):
-            owner.pieces[at : at + 2] = [owner.pieces[at].join(owner.pieces[at + 1])]
+    @rule(calls=st.lists(CALL, min_size=1, max_size=6))
+    def work(self, calls: list[tuple[str, int, int]]) -> None:
+        """Handlers are called, epochs commit or are undone, pieces are cut and join again."""
+        for name, slot, number in calls:
+            owner = self.shard.owner(slot)
+            match name:
+                case "add":
+                    self.shard.add(slot, number % 2, number)
+                case "put":
+                    state = (1, 2, PLAIN)[number % 3]
+                    few = slot - slot % 8  # so that values are changed and deleted
+                    self.shard.put(few, state, None if state == PLAIN else number // 2)
+                case "commit":
+                    self.shard.commit(owner)
+                case "roll back":
+                    owner.reload(owner.tile)
+                case "cut":
+                    owner.cut(slot)
+                case "join" if (at := owner.piece(slot)) + 1 < len(owner.pieces):
+                    owner.pieces[at : at + 2] = [owner.pieces[at].join(owner.pieces[at + 1])]
 
     # -- plans
 
@@ -83,11 +77,17 @@ class Histories(RuleBasedStateMachine):
         shard.move(owner, part, follower, store)
 
     @rule(slot=slots)
-    def join_tiles(self, slot: int) -> None:
-        at = self.shard.owners.index(self.shard.owner(slot))
-        neighbours = self.shard.owners[at : at + 2]
-        if len(neighbours) == 2 and neighbours[0].store is neighbours[1].store:
-            self.shard.join(*neighbours)
+    def merge(self, slot: int) -> None:
+        """The next tile moves to the owner of this one, then both are one tile."""
+        shard = self.shard
+        lower = shard.owner(slot)
+        at = shard.owners.index(lower) + 1
+        if at == len(shard.owners):
+            return
+        upper = shard.owners[at]
+        if upper.store is not lower.store:
+            shard.move(upper, upper.tile, shard.follower(upper.tile, lower.store), lower.store)
+        shard.join(*shard.owners[at - 1 : at + 1])
 
     @rule(
         slot=slots,

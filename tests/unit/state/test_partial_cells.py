@@ -169,6 +169,23 @@ def test_forgetting_a_part_leaves_the_rest_its_part_of_the_object() -> None:
     assert total(shard) == 1001
 
 
+def test_a_cell_counts_for_no_slots_but_those_of_its_lineage() -> None:
+    """Its upper half was forgotten by somebody who knew of no partial states, and runs anew in the same store."""
+    shard = MovingShard()
+    shard.add(3, 0, 1001)
+    shard.commit(shard.owners[0])
+    store = shard.owners[0].store
+    forget(store, OPERATOR, SOURCE.partition, UPPER)
+    store.flush()
+    shard.kill(store, Random(0))
+    shard.give(UPPER, store)
+    shard.commit(shard.owners[0])
+    shard.give(LOWER, store)
+    shard.check_copy(store, UPPER)
+    shard.check_copy(store, LOWER)
+    assert total(shard) == 1001
+
+
 def test_objects_of_other_states_stay_as_they_are() -> None:
     """A marker that says nothing of a state says nothing of its objects."""
     shard = MovingShard()

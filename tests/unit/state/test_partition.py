@@ -37,6 +37,8 @@ def test_a_range_in_two_is_cut_at_the_weighted_median() -> None:
     assert cut_points(KeyRange(0, 10), 2, dict.fromkeys(range(10), 1.0)) == [5]
     assert cut_points(KeyRange(0, 10), 2, {7: 1.0, 8: 1.0, 9: 1.0, 0: 1.0}) == [8]
     assert cut_points(KeyRange(0, 10), 2, {0: 5.0, 9: 1.0}) == [1]
+    assert cut_points(KeyRange(0, 3), 2, {0: 5.0, 1: 20.0, 2: 1.0}) == [1]
+    assert cut_points(KeyRange(0, 3), 2, {0: 1.0, 1: 20.0, 2: 5.0}) == [2]
     assert cut_points(KeyRange(0, 10), 2, {9: 5.0}) == [9]
     assert cut_points(KeyRange(0, 10), 2, {3: 0.0}) == [5]
     assert cut_points(KeyRange(0, 10), 2, {200: 9.0}) == [5]
@@ -167,6 +169,7 @@ def test_an_owner_s_store_may_be_merged_though_its_cells_reach_over_the_part() -
     whole = Part(target_of(ALL), into)
     finish(merge_copies([Part(target_of(part), store) for part in cut_range(ALL, [10, 35])], whole, SETTINGS))
     assert dict(store.scan(b"", b"\xff")) == before
+    shard.check_copy(into, ALL)
     shard.add(30, 0, 0)
     shard.commit(shard.owners[0])
     finish(shard.follower(ALL, into).adopt())
