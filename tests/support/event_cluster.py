@@ -93,7 +93,7 @@ class Run:
         self.world.director = self.director = director
         topology = resolve(job)
         settings = Settings(stream_partitions=2, epoch=how.epoch, failure=FAILURE, recovery=how.recovery)
-        rules = Rules(FAILURE, expected_workers=how.workers, settle_ms=100, start_wait_ms=300, linger_ms=200)
+        rules = Rules(FAILURE, how.workers, settle_ms=100, start_wait_ms=300, linger_ms=200, recovery=how.recovery)
         description = describe(topology, lambda type_: CODECS.value(type_).schema)
         blueprint = Blueprint(topology, description, settings, CODECS, rules, until_end=how.until_end)
         self._how = how
