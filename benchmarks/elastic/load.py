@@ -23,6 +23,8 @@ from kstate.adapters.process import die_with
 
 TICK_S = 0.005
 CHUNK = 20_000
+FILL_BYTES_PER_S = 40_000_000
+"""As much as a small machine stores without falling behind: what is measured comes later."""
 AMOUNT = 21.5
 
 
@@ -77,11 +79,12 @@ class Load:
         """One reading with ballast for every key."""
         rng = random.Random(7)
         left = len(self._keys)
-        size = max(1, min(CHUNK, 32_000_000 // max(1, ballast_bytes)))
+        size = max(1, min(CHUNK, 4_000_000 // max(1, ballast_bytes)))
         while left:
             count = min(left, size)
             self.hand(count, [rng.randbytes(ballast_bytes) for _ in range(count)])
             left -= count
+            time.sleep(count * ballast_bytes / FILL_BYTES_PER_S)
 
     def close(self) -> None:
         """Wait until everything is delivered."""
