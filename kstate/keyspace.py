@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from zlib import crc32
 
 from xxhash import xxh3_64_intdigest
@@ -43,6 +44,11 @@ class KeyRange:
         """The slots in both ranges, None when there are none."""
         lo, hi = max(self.lo, other.lo), min(self.hi, other.hi)
         return KeyRange(lo, hi) if lo < hi else None
+
+    def parts(self, n: int) -> list[KeyRange]:
+        """The range cut into n parts of about equal width, ascending; n is at most the width."""
+        bounds = [self.lo + self.width * part // n for part in range(n + 1)]
+        return [KeyRange(lo, hi) for lo, hi in pairwise(bounds)]
 
 
 FULL_RANGE = KeyRange(0, SLOTS)

@@ -16,7 +16,6 @@ from kstate.plan import MovePhase, Plan, moves_fault, tiling_fault
 DECISIONS_KEPT = 20
 """For people; older ones can be read in the control topic itself."""
 
-
 ANSWERS_KEPT = 1_000
 """Ids of orders that were answered: an order is repeated for some seconds after its answer, not for longer."""
 

@@ -42,8 +42,7 @@ def advanced(now: Ownership, scene: Scene) -> Ownership:
             continue
         if is_release(move):
             if scene.evidence.runs(move.target, move.shard, move.key_range, move.grant):
-                note = f"{move} runs at {scene.roll.name(move.target)}: done"
-                now = handed(now, move).noted(note)
+                now = handed(now, move).noted(f"{move} runs at {scene.roll.name(move.target)}: done")
         elif _may_release(move, scene):
             ordered = replace(move, phase=MovePhase.RELEASE)
             target, source = scene.roll.name(move.target), scene.roll.name(move.source)
@@ -63,16 +62,21 @@ def drained(now: Ownership, scene: Scene) -> Ownership:
             heir = least(load, heirs)
             load[heir.incarnation] += 1
             now = begin(now, scene, tile, part, heir.incarnation)
-    name = scene.roll.name
-    texts = [f"{m.shard} {m.key_range} from {name(m.source)} to {name(m.target)}" for m in now.moves[begun:]]
+    texts = told(now.moves[begun:], scene)
     return now.noted(f"drained: {listed(texts, 'range')}") if texts else now
+
+
+def told(begun: Iterable[Move], scene: Scene) -> list[str]:
+    """What goes from whom to whom, for people."""
+    name = scene.roll.name
+    return [f"{m.shard} {m.key_range} from {name(m.source)} to {name(m.target)}" for m in begun]
 
 
 def handed(now: Ownership, move: Move) -> Ownership:
     """The move is done: its range is cut out of the source's tile and is the target's, under the move's grant."""
     there = [t for t in now.tiles if t.shard == move.shard and t.key_range.overlap(move.key_range)]
     parts = {tile: [(move.key_range, move.target)] for tile in there}
-    return exchanged(_without(now, [move]), parts, move.grant)
+    return exchanged(_without(now, move), parts, move.grant)
 
 
 def waits(scene: Scene) -> list[str]:
@@ -97,7 +101,7 @@ def _may_release(move: Move, scene: Scene) -> bool:
 def _warm_after_change(now: Ownership, move: Move, scene: Scene) -> Ownership:
     """Nobody but the source has touched the range so far: any obstacle cancels the move."""
     obstacle = _obstacle(now, move, scene)
-    return now if obstacle is None else _without(now, [move]).noted(f"{move} cancelled: {obstacle}")
+    return now if obstacle is None else _without(now, move).noted(f"{move} cancelled: {obstacle}")
 
 
 def _obstacle(now: Ownership, move: Move, scene: Scene) -> str | None:
@@ -123,7 +127,7 @@ def _released_after_death(now: Ownership, move: Move, scene: Scene) -> Ownership
     if move.target not in fenced:
         return now
     if move.source in fenced:
-        return _without(now, [move]).noted(f"{move} ended: {name(move.source)} and {name(move.target)} are dead")
+        return _without(now, move).noted(f"{move} ended: {name(move.source)} and {name(move.target)} are dead")
     if move.source not in dead:
         back = replace(move, target=move.source, grant=scene.grant)
         return _with(now, move, back).noted(f"{move}: {name(move.target)} is dead, back to {name(move.source)}")
@@ -134,6 +138,5 @@ def _with(now: Ownership, move: Move, changed: Move) -> Ownership:
     return replace(now, moves=tuple(changed if m == move else m for m in now.moves))
 
 
-def _without(now: Ownership, moves: Iterable[Move]) -> Ownership:
-    gone = list(moves)
-    return replace(now, moves=tuple(m for m in now.moves if m not in gone))
+def _without(now: Ownership, move: Move) -> Ownership:
+    return replace(now, moves=tuple(m for m in now.moves if m != move))

@@ -72,8 +72,8 @@ def _move(order: Order, now: Ownership, scene: Scene) -> Ownership:
     """Every part of the range that is not the target's goes to it."""
     shard = checked_shard(order, now)
     tiles = _overlapped(shard, order.key_range or FULL_RANGE, now)
-    (heir, *_) = _least_first(_heirs(order, now, scene, {tile.worker for tile in tiles}), now)
-    return _gathered(order, tiles, order.key_range or FULL_RANGE, heir, (now, scene))
+    heirs = _heirs(order, now, scene, {tile.worker for tile in tiles})
+    return _gathered(order, tiles, order.key_range or FULL_RANGE, least(now.loads(heirs), heirs), now, scene)
 
 
 def _merge(order: Order, now: Ownership, scene: Scene) -> Ownership:
@@ -91,7 +91,7 @@ def _merge(order: Order, now: Ownership, scene: Scene) -> Ownership:
         heir = min(holders, key=lambda m: (-widths[m.incarnation], by_name(m)))
     if all(tile.worker == heir.incarnation for tile in tiles):
         raise Replied(f"nothing to do: {listed(tiles)} {'is' if len(tiles) == 1 else 'are'} with {heir.name}", True)
-    return _gathered(order, tiles, FULL_RANGE, heir, (now, scene))
+    return _gathered(order, tiles, FULL_RANGE, heir, now, scene)
 
 
 def _drain(order: Order, now: Ownership, scene: Scene) -> Ownership:
@@ -116,9 +116,7 @@ def _rebalance(_: Order, now: Ownership, scene: Scene) -> Ownership:
     begun = now.moves[len(before.moves) :]
     if not begun:
         raise Replied(f"nothing to do: the tiles of {listed((m.name for m in able), 'worker')} are even", True)
-    name = scene.roll.name
-    texts = [f"{m.shard} {m.key_range} from {name(m.source)} to {name(m.target)}" for m in begun]
-    return now.noted(f"rebalance: {listed(texts)}")
+    return now.noted(f"rebalance: {listed(moves.told(begun, scene))}")
 
 
 _KINDS: Mapping[OrderKind, Callable[[Order, Ownership, Scene], Ownership]] = {
@@ -141,15 +139,13 @@ def _parts(order: Order, shard: Shard, key_range: KeyRange) -> list[KeyRange]:
         return [KeyRange(lo, order.at), KeyRange(order.at, hi)]
     if not 2 <= n <= key_range.width:
         raise Replied(f"{shard} {key_range} cannot be cut into {n} parts; name 2 … {key_range.width}")
-    bounds = [lo + key_range.width * i // n for i in range(n + 1)]
-    return [KeyRange(bounds[i], bounds[i + 1]) for i in range(n)]
+    return key_range.parts(n)
 
 
 def _gathered(
-    order: Order, tiles: list[Tile], key_range: KeyRange, heir: Member, at: tuple[Ownership, Scene]
+    order: Order, tiles: list[Tile], key_range: KeyRange, heir: Member, now: Ownership, scene: Scene
 ) -> Ownership:
     """The parts of tiles within a range on their way to one worker."""
-    now, scene = at
     texts = []
     for tile in tiles:
         part = tile.key_range.overlap(key_range)
@@ -177,18 +173,12 @@ def _sent(now: Ownership, scene: Scene, tile: Tile, part: KeyRange, heir: Member
 def _heirs(order: Order, now: Ownership, scene: Scene, without: Iterable[str | None]) -> list[Member]:
     """Who may get it: the worker that was named, or all that may and are not among `without`."""
     if order.target is not None:
-        heir = checked_target(order.target, now, scene)
-        return [heir]
+        return [checked_target(order.target, now, scene)]
     owners = set(without)
     heirs = [m for m in now.able(scene.roll) if m.incarnation not in owners]
     if not heirs:
         raise Replied("there is no other worker to take it; start one of this build first")
     return heirs
-
-
-def _least_first(members: list[Member], now: Ownership) -> list[Member]:
-    load = now.loads(members)
-    return sorted(members, key=lambda m: (load[m.incarnation], by_name(m)))
 
 
 def _overlapped(shard: Shard, key_range: KeyRange, now: Ownership) -> list[Tile]:

@@ -4,7 +4,7 @@
 
 Each step is taken from what is known, not from what was done before: the decision counts when it has been read back
 from the control topic, so a leader that comes later takes up wherever the last one stopped and fences once more, which
-is harmless. Giving is `assignment.reassigned`; until somebody can take the tiles they stay with the dead.
+is harmless. Giving is `succession.lost_given`; until somebody can take the tiles they stay with the dead.
 """
 
 from __future__ import annotations

@@ -27,15 +27,14 @@ def assigned(now: Ownership, scene: Scene) -> Ownership:
     load = Counter(dict.fromkeys(able, 0))
     load.update(m.incarnation for members in kept.values() for m in members)
     for tile, members in kept.items():
-        others = [m for m in able.values() if m.incarnation != tile.worker and m not in members]
+        others = _others(tile, members, able)
         while len(members) < wanted and others:
             _add(members, others, load)
     for tile, members in kept.items():
         _end_surplus(tile, members, load, scene)
     for tile, members in kept.items():
         if len(members) == wanted:
-            others = [m for m in able.values() if m.incarnation != tile.worker and m not in members]
-            _shift(members, others, load)
+            _shift(members, _others(tile, members, able), load)
     standbys = tuple(Standby(t.shard, t.key_range, m.incarnation) for t, members in kept.items() for m in members)
     return now if standbys == now.standbys else replace(now, standbys=standbys).noted(*_told(standbys, now, scene))
 
@@ -44,6 +43,11 @@ def _kept(tile: Tile, there: list[Standby], able: dict[str, Member]) -> list[Mem
     """Those of the shard's who have a copy of any part of it and may keep it."""
     copies = dict.fromkeys(s.worker for s in there if s.key_range.overlap(tile.key_range))
     return [able[worker] for worker in copies if worker in able and worker != tile.worker]
+
+
+def _others(tile: Tile, members: list[Member], able: dict[str, Member]) -> list[Member]:
+    """Who may begin a copy of it."""
+    return [m for m in able.values() if m.incarnation != tile.worker and m not in members]
 
 
 def _add(members: list[Member], others: list[Member], load: Counter[str]) -> None:

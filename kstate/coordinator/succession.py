@@ -125,6 +125,5 @@ def _standbys(tile: Tile, able: list[Member], scene: Scene) -> list[Member]:
 
 def _dealt(tile: Tile, heirs: list[Member]) -> list[Part]:
     """A tile as parts of about equal width, one for each heir."""
-    lo, width, n = tile.key_range.lo, tile.key_range.width, len(heirs)
-    bounds = [lo + width * i // n for i in range(n + 1)]
-    return [(KeyRange(bounds[i], bounds[i + 1]), heir.incarnation) for i, heir in enumerate(heirs)]
+    parts = tile.key_range.parts(len(heirs))
+    return [(part, heir.incarnation) for part, heir in zip(parts, heirs, strict=True)]

@@ -41,12 +41,16 @@ AWAIT_NEWS = Step("await-news", wait=0.02)
 AWAIT_RELEASE = Step("await-release", wait=0.01)
 RESTORED = Step("restored")
 
-_POLL_RECORDS = 16
+POLL_RECORDS = 16
 """Records hold up to 512 KiB each: at most 8 MiB at once."""
 _NO_END = 1 << 64
 _LOOK_POLLS = 32
 _LOOK_BYTES = 4 * MIB
-"""A look ends at whichever comes first, after some 0.1 s: other key ranges may be running between the steps."""
+"""A look ends at whichever comes first, after some 0.1 s."""
+_GENTLE_LOOK_S = 0.015
+_GENTLE_POLL_RECORDS = 4
+_GENTLE_RUN_BYTES = 4 * MIB
+"""Where other key ranges run between the steps: some 20,000 small values, written in 30 ms."""
 RUN_FRACTION = 4
 """A sorted run in memory is at most this fraction of `state.store_bytes`."""
 
@@ -82,6 +86,8 @@ class Follower:
         self.target = target
         self.caught_up = False
         """The last look came to the log's last stable end, as far as the reader knows it."""
+        self.gentle = False
+        """Other key ranges run between its steps: none of them may take long, though the whole takes longer."""
         self.make_reader: Callable[[], Reader] = log.reader
         """Where its reader comes from: followers may share a client."""
         self._log = log
@@ -97,11 +103,6 @@ class Follower:
     def behind(self) -> int:
         """Records of the log still to read, as far as it knows."""
         return 0 if self.caught_up or self._reading is None else max(0, self._known_end - self._reading.position)
-
-    @property
-    def stored_bytes(self) -> int:
-        """Estimated bytes that this follower has added to the store; 0 when it found its copy there."""
-        return self._copy.stored_bytes
 
     def tail(self) -> Steps[None]:
         """Bring the copy forward, then follow the log's last stable end; never returns.
@@ -185,6 +186,8 @@ class Follower:
         before = reading.position
         dry = self._read(reading, end)
         self._note_end(reading, dry=dry)
+        if self.gentle and self._copy.collected_bytes >= _GENTLE_RUN_BYTES:
+            return self._keep(reading, FOLLOWED)
         if self._copy.full:
             self._copy.ingest(reading.proof.proven())
             reading.news = False
@@ -197,8 +200,9 @@ class Follower:
             reading.reader = self.make_reader()
             reading.reader.assign({self._source: reading.position})
         enough = self._copy.collected_bytes + _LOOK_BYTES
+        until = self._clock.monotonic() + _GENTLE_LOOK_S
         for _ in range(_LOOK_POLLS):
-            batches = reading.reader.poll(_POLL_RECORDS, 0.0)
+            batches = reading.reader.poll(_GENTLE_POLL_RECORDS if self.gentle else POLL_RECORDS, 0.0)
             for batch in batches:
                 for applied in reading.proof.feed(batch):
                     self._copy.collect(applied)
@@ -207,6 +211,8 @@ class Follower:
             if not batches:
                 return True
             if self._copy.full or self._copy.collected_bytes >= enough or reading.position >= end:
+                break
+            if self.gentle and self._clock.monotonic() >= until:
                 break
         return False
 

@@ -26,8 +26,6 @@ _INDEX_ENTRY_BYTES = 250
 """What the time index of a run takes in memory for each value, at most, while the run is written."""
 _HAS_EXPIRY = 1
 """First byte of a stored value with an expiry (kstate.state.values)."""
-_SAMPLE = 64
-"""So many entries of a run are compared with what the store holds, to estimate how it grows."""
 
 
 class TimedState(NamedTuple):
@@ -63,8 +61,6 @@ class LocalCopy:
         self._run: dict[bytes, bytes | None] = {}
         self.collected_bytes = 0
         """Estimated memory of the run."""
-        self.stored_bytes = 0
-        """Estimated growth of what the store holds of the target, by what was written here."""
         self._cells = PartialCells(store, self._prefix, target.partial)
 
     @property
@@ -134,7 +130,6 @@ class LocalCopy:
         key, value = self._entry(lineage)
         run = self._indexed_run()
         run[key] = value
-        self._note_growth()
         self._store.ingest(sorted(run.items()))
         self.forget_run()
 
@@ -144,7 +139,6 @@ class LocalCopy:
             return
         key, value = self._entry(lineage)
         run = self._indexed_run()
-        self._note_growth()
         self._store.write([key, *run], [value, *run.values()])
         self.forget_run()
 
@@ -169,15 +163,6 @@ class LocalCopy:
                 item = Item(at, state.name, key, subkey)
                 index[index_key(target.operator_id, target.source.partition, state.timeline, item)] = b""
         return self._run | index
-
-    def _note_growth(self) -> None:
-        """Estimate how the run changes the size of what is stored, by a sample of it."""
-        if not self._run:
-            return
-        sample = list(self._run)[:: 1 + len(self._run) // _SAMPLE]
-        there = self._store.get_many(sample)
-        grown = sum(_size(key, self._run[key]) - _size(key, old) for key, old in zip(sample, there, strict=True))
-        self.stored_bytes = max(0, self.stored_bytes + grown * len(self._run) // len(sample))
 
     @property
     def _overhead(self) -> int:
@@ -204,11 +189,6 @@ class LocalCopy:
 
     def _entry(self, lineage: Lineage, dropped: list[KeyRange] | None = None) -> tuple[bytes, bytes]:
         return lineage_entry(self._store, self.target.operator_id, self.target.source.partition, lineage, dropped or ())
-
-
-def _size(key: bytes, value: bytes | None) -> int:
-    """Bytes of a stored pair; a deleted one has none."""
-    return 0 if value is None else len(key) + len(value)
 
 
 def _lost(target: RestoreTarget, offset: int, end: int) -> DataLossError:

@@ -23,16 +23,13 @@ from kstate.interfaces import Log, Store
 from kstate.keyspace import KeyRange
 from kstate.plan import TopicPartition
 from kstate.state.backup import BackupReader
-from kstate.state.follow import INGESTED, READ, RESTORED, RUN_FRACTION
+from kstate.state.follow import INGESTED, POLL_RECORDS, READ, RESTORED, RUN_FRACTION
 from kstate.state.freshness import fresh_end
 from kstate.state.layout import shard_bounds, shard_prefix
 from kstate.state.lineage import Lineage, stored_lineage
 from kstate.state.local_copy import LocalCopy, RestoreTarget
 from kstate.state.origin import AWAIT_RECORDS
 from kstate.state.partial_cells import PartialCells
-
-_POLL_RECORDS = 16
-"""Records hold up to 512 KiB each: at most 8 MiB at once."""
 
 _logger = logging.getLogger(__name__)
 
@@ -55,7 +52,7 @@ def cut_points(key_range: KeyRange, n: int, weights: Mapping[int, float] | None 
     loads = [weights.get(slot, 0.0) for slot in range(key_range.lo, key_range.hi)] if weights else []
     total = sum(loads)
     if not total:
-        return [key_range.lo + key_range.width * part // n for part in range(1, n)]
+        return [part.lo for part in key_range.parts(n)[1:]]
     cuts: list[int] = []
     below, slot = 0.0, key_range.lo
     for part in range(1, n):
@@ -136,7 +133,7 @@ def _read(log: Log, source: TopicPartition, copies: Sequence[_Copying], position
     try:
         reader.assign({source: position})
         while position < end:
-            batches = reader.poll(_POLL_RECORDS, 0.0)
+            batches = reader.poll(POLL_RECORDS, 0.0)
             for copying in copies:
                 for applied in (applied for batch in batches for applied in copying.proof.feed(batch)):
                     copying.copy.collect(applied)
