@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from kstate.coordinator.control import ControlView
+from kstate.coordinator.evidence import Evidence
 from kstate.coordinator.observed import Heard, Observed, name_of
 from kstate.coordinator.status import (
     DecisionStatus,
@@ -232,9 +233,11 @@ def _lag(tile: Tile, progress: Mapping[str, int], around: Surroundings) -> int |
 
 
 def _deaths(tile: Tile, observed: Observed) -> int:
-    """The leader counts them the same way: over all workers, dead ones excepted."""
-    beats = [heard.beat for i, heard in observed.heard.items() if i not in observed.control.dead]
-    return sum(fatality.deaths for beat in beats for fatality in beat.fatalities if _touches(fatality, tile))
+    """At the place where most died, added up as the leader does; the dead do not take back what they said, so they do
+    not count.
+    """
+    beats = {i: heard.beat for i, heard in observed.heard.items() if i not in observed.control.dead}
+    return max((fatality.deaths for fatality in Evidence(beats).fatalities(tile.shard, tile.key_range)), default=0)
 
 
 def _standbys(tile: Tile, plan: Plan, observed: Observed) -> Iterator[StandbyStatus]:
