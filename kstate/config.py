@@ -62,9 +62,9 @@ class FailureSettings:
     restart_wait_ms: int = 15_000
     """The same, where a supervisor said that it starts the worker again at once."""
     handler_max_ms: int = 60_000
-    """A process whose main thread takes no step for so long ends itself: a handler may be in an endless loop."""
+    """A process in which user code finishes neither a call nor a record for so long ends itself: an endless loop?"""
     deaths_max: int = 3
-    """So many processes in a row that die at the same progress of a tile park it."""
+    """So many processes in a row that die at the same progress of a key range park its tile."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What leader and workers tell each other: decisions and plans on the control topic, heartbeats on the reports topic.
+"""What is told over the topics of the control plane: decisions and plans on control, heartbeats and orders on reports.
 
 Their form on the topics is written and read by kstate.wire.
 """
@@ -163,7 +163,9 @@ class Order:
     target: str | None = None
     """None: the leader chooses."""
     at: int | None = None
+    """Of a split: the slot to cut at."""
     parts: int = 2
+    """Of a split that names no slot."""
 
 
 Report = Heartbeat | ProcessExited | LeaderBeat | Order

@@ -68,7 +68,7 @@ class Tile:
 
 
 class MovePhase(StrEnum):
-    """How far a move is (DESIGN of moves: warm, release, adopt); the last phase is a plan without the move."""
+    """How far a move is (ARCHITECTURE.md, section 7); one that is done, or cancelled, is in the plan no more."""
 
     WARM = "warm"
     """The target reads the backup log of the range; the source works on. May be cancelled."""
@@ -228,7 +228,7 @@ def control_topic(app: str) -> str:
 
 
 def reports_topic(app: str) -> str:
-    """Heartbeats of workers, one partition."""
+    """Heartbeats, ends of processes, and orders of people; one partition."""
     return f"{app}.reports"
 
 
