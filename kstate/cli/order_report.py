@@ -8,6 +8,7 @@ from typing import Any
 from kstate.cli.order_progress import Leg, LegState, Outcome, Progress
 from kstate.coordinator.observed import Observed
 from kstate.coordinator.overview import copy_state
+from kstate.coordinator.scene import counted
 from kstate.errors import ConfigError, KstateError, RetryableError
 from kstate.messages import OrderKind
 
@@ -47,8 +48,7 @@ def still_lines(progress: Progress, observed: Observed) -> Iterator[str]:
 
 def verdict(progress: Progress, seconds: float) -> str:
     """What became of the order."""
-    count = len(progress.legs)
-    moves = f"{count} move{'s' * (count != 1)}"
+    moves = counted(len(progress.legs), "move")
     match progress.outcome:
         case Outcome.NOTHING:
             return _reason(progress)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from kstate.coordinator.control import ControlView
 from kstate.coordinator.observed import Observed
+from kstate.coordinator.scene import counted
 from kstate.errors import ConfigError
 from kstate.keyspace import FULL_RANGE, SLOTS, KeyRange
 from kstate.messages import Order, OrderKind
@@ -152,7 +153,7 @@ def _split(order: Order, request: Request, plan: Plan) -> Order:
     parts = request.parts or 2
     if whole.width < parts:
         raise ConfigError(
-            f"{order.shard} {whole} cannot be cut in {parts}: it has {_count(whole.width, 'slot')}.",
+            f"{order.shard} {whole} cannot be cut in {parts}: it has {counted(whole.width, 'slot')}.",
             hint="a single slot, or a single hot key, cannot be split; aggregate it in two stages instead.",
         )
     at = _cut(request.at, whole)
@@ -193,7 +194,3 @@ def _slot(text: str) -> int:
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
