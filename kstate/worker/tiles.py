@@ -120,8 +120,10 @@ class Tiles:
         released = [piece for piece in prepared.pieces if piece.checkpoint.marker.move is not None]
         for piece in released:
             shard, key_range = piece.shard, piece.piece.key_range
+            given = self._given.setdefault(shard.shard, SlotMap())
+            for part, grant in shard.grants.slice(key_range):  # of the plan; the piece may not have taken it on yet
+                given.assign(part, grant)
             shard.give(key_range)
-            self._given.setdefault(shard.shard, SlotMap()).assign(key_range, piece.piece.grant)
             self._left.setdefault(shard.shard, SlotMap()).assign(key_range, None)
             self._edges.logger.info(
                 "released",

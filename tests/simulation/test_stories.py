@@ -17,6 +17,7 @@ Each breaks again without its rule.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -25,8 +26,9 @@ from kstate.clock import Step, Steps
 from kstate.coordinator.commands import Command, Publish
 from kstate.coordinator.leader import Leader
 from kstate.interfaces import Log
+from kstate.keyspace import FULL_RANGE
 from kstate.messages import PlanPublished
-from kstate.plan import Member, TopicPartition
+from kstate.plan import Member, Tile, TopicPartition
 from kstate.testing.memory_log import Call, Fault
 from kstate.testing.simulation import Scenario
 from kstate.testing.story import STORY, Story
@@ -35,8 +37,10 @@ from kstate.testing.world import FOR_EVER, Process
 from kstate.wire import decode_control
 from kstate.worker import lifecycle
 from kstate.worker.load import Load
+from kstate.worker.running_epoch import RunningEpoch
 from kstate.worker.worker import Worker
 from tests.support import mutations
+from tests.support.stage import LOWER, SHARD, UPPER, cast
 
 SEEDS = range(1, 6)
 PATIENT = replace(STORY, successor_wait_ms=2_000)
@@ -222,3 +226,31 @@ def read_bit_by_bit(story: Story) -> None:
 def test_no_control_message_is_lost_when_the_broker_stops_answering_midway() -> None:
     """Otherwise the new leader counts its term, or plan, from what it has not lost, and no later leader can start."""
     assert found(read_bit_by_bit) == set()
+
+
+def joined_and_moved_within_one_epoch(story: Story) -> None:
+    """A range comes back, both tiles are joined, and a part is to be released before the source's epoch is over."""
+    source, (target,) = cast(story)
+    story.moved(SHARD, UPPER, target)
+    story.move(SHARD, UPPER, source)
+    worker = story.cluster.live[source.incarnation]
+    assert story.until(lambda: story.runs(source, SHARD, UPPER.lo))
+    story.feed(8)
+    assert story.until(lambda: not worker.at_rest)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunningEpoch, "full", lambda _: False)
+        assert story.until(lambda: any(tile.key_range == FULL_RANGE for tile in of_shard(story.tiles(source))))
+        story.move(SHARD, LOWER, target)
+        story.until_release()
+        story.turns(200)
+    story.turns(400)
+
+
+def of_shard(tiles: Sequence[Tile]) -> list[Tile]:
+    """Those of the shard that the story is about."""
+    return [tile for tile in tiles if tile.shard == SHARD]
+
+
+def test_a_release_counts_under_the_grant_of_the_plan_that_orders_it() -> None:
+    """The source's pieces still had their older grants: under the tile's newer one it would take the range again."""
+    assert found(joined_and_moved_within_one_epoch) == set()
