@@ -200,6 +200,8 @@ def _roll(state: State) -> Roll:
     failure, present = state.rules.failure, state.present
 
     def wait_ms(dead: str) -> int:
+        if present.is_abandoned(dead):
+            return 0
         return failure.restart_wait_ms if present.awaits_successor(dead) else failure.successor_wait_ms
 
     return Roll(

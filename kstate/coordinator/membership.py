@@ -37,6 +37,8 @@ class Presence:
     """Why it will not come back: its process ended, or it left in an orderly way."""
     restarts: bool = False
     """Its supervisor starts a successor."""
+    abandoned: bool = False
+    """Its supervisor says that nobody starts one soon."""
     beat: Heartbeat | None = None
     """What it said last; what it said of its pieces stays true when it ends."""
 
@@ -70,6 +72,10 @@ class Membership:
         """Whether a supervisor said that it starts this worker again."""
         return incarnation in self.present and self.present[incarnation].restarts
 
+    def is_abandoned(self, incarnation: str) -> bool:
+        """Whether a supervisor said that nobody will come in its place soon."""
+        return incarnation in self.present and self.present[incarnation].abandoned
+
     def suspicion(self, incarnation: str) -> str | None:
         """Why it should be declared dead, None when it should not."""
         presence = self.present.get(incarnation)
@@ -100,10 +106,10 @@ def exited(membership: Membership, report: ProcessExited) -> Membership:
     if known.ended is not None:
         if not known.restarts or report.restarts:
             return membership
-        taken_back = replace(known, restarts=False)
+        taken_back = replace(known, restarts=False, abandoned=True)
         return replace(membership, present={**membership.present, report.incarnation: taken_back})
     ended = f"its process ended: {_exit_text(report.exit_code)}"
-    presence = replace(known, ended=ended, restarts=report.restarts)
+    presence = replace(known, ended=ended, restarts=report.restarts, abandoned=not report.restarts)
     return replace(membership, present={**membership.present, report.incarnation: presence})
 
 

@@ -44,7 +44,6 @@ class Adopted:
     place: Place
     grant: int
     lineage: Lineage
-    stored_bytes: int
 
 
 @dataclass(slots=True, eq=False)
@@ -128,22 +127,24 @@ class Adoptions:
         """All that are under way wait for something."""
         return self._waits >= len(self._running)
 
-    def step(self) -> Step | Adopted | None:
+    def step(self, *, gentle: bool) -> Step | Adopted | None:
         """Go on by one step: the step taken, a key range that is ready, or None when there is nothing to do.
 
-        A RetryableError puts it back into the queue, to go on from where the local copy stands.
+        `gentle`: something runs here that must not wait for long. A RetryableError puts it back into the queue, to go
+        on from where the local copy stands.
         """
         self._start_queued()
         if not self._running:
             return None
         copy = self._running.popleft()
+        copy.follower.gentle = gentle
         assert copy.steps is not None
         try:
             step = next(copy.steps)
         except StopIteration as done:
             self._waits = 0
             copy.follower.close()
-            return Adopted(copy.place, copy.role.grant, done.value, copy.follower.stored_bytes)
+            return Adopted(copy.place, copy.role.grant, done.value)
         except RetryableError:
             copy.steps = None
             self._queued.append(copy)

@@ -34,7 +34,7 @@ from kstate.worker.source import Inputs
 from kstate.worker.surroundings import Surroundings
 
 POLL_TIMEOUT_S = 0.05
-ADOPT_S = 0.05
+ADOPT_S = 0.02
 """How long tiles that run wait, per turn, for tiles that are being restored."""
 PUBLISH_S = 0.1
 """While there are copies, heartbeats tell how they stood at most so long ago."""
@@ -144,7 +144,7 @@ class Tiles:
         ready: list[Adopted] = []
         while not stopped():
             try:
-                step = self._adoptions.step()
+                step = self._adoptions.step(gentle=bool(self.shards))
             except RetryableError as error:
                 self._edges.logger.warning("broker-away", doing="restoring", reason=str(error))
                 yield RETRY
@@ -169,7 +169,8 @@ class Tiles:
             return []
         if self._reading_tables and not any(shard.reads_tables for shard in self._reading_tables):
             self.rewind()  # now the other inputs, too
-        return self._inputs.poll(max_records, POLL_TIMEOUT_S, self._ends)
+        timeout = POLL_TIMEOUT_S if self._adoptions.waiting else 0.0
+        return self._inputs.poll(max_records, timeout, self._ends)
 
     def rewind(self) -> None:
         """Read on from where the pieces stand: something new is owned, an epoch was undone, or other ends hold."""

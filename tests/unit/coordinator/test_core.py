@@ -103,8 +103,10 @@ def test_a_leader_that_reads_nothing_suspects_nobody() -> None:
 def test_the_others_get_the_tiles_after_the_wait() -> None:
     """A second without a successor, then the least loaded."""
     lead = started()
-    lead.see(ProcessExited("b-1", 1))
-    assert [type(c) for c in lead.run()] == [Declare, Fence]
+    while (commands := lead.run()) == []:
+        lead.wait(0.4)
+        lead.see(beat("a"))
+    assert [type(c) for c in commands] == [Declare, Fence], "silent for too long"
     for _ in range(2):
         lead.wait(0.4)
         lead.see(beat("a"))
@@ -112,6 +114,14 @@ def test_the_others_get_the_tiles_after_the_wait() -> None:
     lead.wait(0.4)
     lead.see(beat("a"))
     assert [type(c) for c in lead.run()] == [Publish]
+    assert set(lead.owners().values()) == {"a-1"}
+
+
+def test_nobody_waits_for_a_worker_whose_supervisor_starts_it_no_more() -> None:
+    """The others get its tiles at once."""
+    lead = started()
+    lead.see(ProcessExited("b-1", 1))
+    assert [type(c) for c in lead.run()] == [Declare, Fence, Publish]
     assert set(lead.owners().values()) == {"a-1"}
 
 
@@ -134,7 +144,7 @@ def test_a_successor_that_is_being_started_is_waited_for_longer() -> None:
 def test_a_new_leader_fences_again_before_it_gives() -> None:
     """S2: the fence of the leader before is not known to the next; the decision is."""
     lead = started()
-    lead.see(ProcessExited("b-1", 1))
+    lead.see(ProcessExited("b-1", 1, restarts=True))
     assert [type(c) for c in lead.run()] == [Declare, Fence]
     lead.take_over()
     lead.see(beat("a"), beat("b", 2))
