@@ -65,7 +65,7 @@ def duties(plan: Plan, incarnation: str, given: Mapping[Shard, SlotMap[int]]) ->
 def _take(runs: SlotMap[Role], key_range: KeyRange, role: Role, given: SlotMap[int] | None) -> None:
     """Own slots, but for those that were released under this grant or a later one."""
     runs.assign(key_range, role)
-    for part, grant in SlotMap[int]() if given is None else given.slice(key_range):
+    for part, grant in given.slice(key_range) if given else ():
         if grant >= role.grant:
             runs.clear(part)
 

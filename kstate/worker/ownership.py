@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
 from kstate.interfaces import Batch
 from kstate.keyspace import FULL_RANGE, KeyRange, slot_of, slot_of_offset
@@ -22,6 +21,7 @@ from kstate.progress import SlotMap
 from kstate.state.agenda import Agendas
 from kstate.state.cache import Entry, StateCache
 from kstate.state.lineage import Lineage
+from kstate.state.partition import cut_range
 from kstate.state.replay import ReplayPiece, replay_pieces
 from kstate.times import Times, joined
 from kstate.worker.decode import select
@@ -190,8 +190,7 @@ class OwnedShard:
             piece.partials.settle()
 
     def _committed_pieces(self, key_range: KeyRange, grant: int) -> list[Piece]:
-        cuts = [key_range.lo, *sorted(cut for cut in self.cuts if key_range.lo < cut < key_range.hi), key_range.hi]
-        parts = [KeyRange(lo, hi) for lo, hi in pairwise(cuts)]
+        parts = cut_range(key_range, sorted(cut for cut in self.cuts if key_range.lo < cut < key_range.hi))
         stored = [piece for part in parts for piece in replay_pieces(self.lineage, part, self.starts)]
         return [self.maker.piece(piece, grant, self.lineage) for piece in stored]
 
