@@ -144,6 +144,9 @@ class FakeActor:
     def leads(self) -> bool:
         return False
 
+    def inside(self) -> object:
+        return None
+
     def news(self) -> object:
         return list(self.seen)
 

@@ -3,6 +3,7 @@
     <folder>/chaos.jsonl     one line per event, of all processes, appended with one write each: a kill loses none
     <folder>/chaos.want      who is to be held, and where; the first process that is there takes it (renames it)
     <folder>/hold/<id>       while it is there, whoever is held does not go on
+    <folder>/chaos.tell      asks everybody to write down where it stands, in <folder>/<pid>.told
 
 Only this decides what counts: a fault is inflicted while somebody is *held* in the named phase of a move, or in the
 middle of an epoch. The event that says so was written before, none that says "let go" was: so the phase lasted.
@@ -24,6 +25,7 @@ from kstate.plan import Move, MovePhase
 EVENTS = "chaos.jsonl"
 WANT = "chaos.want"
 HOLD = "hold"
+TELL = "chaos.tell"
 IN_HANDLER = "in-handler"
 """The pseudo-step within user code."""
 

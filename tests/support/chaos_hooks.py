@@ -7,9 +7,12 @@ in a process that no run has started. What is wanted, written and read is descri
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
+import signal
 import time
+from collections import deque
 from collections.abc import Generator, Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +24,7 @@ from tests.support.chaos_events import (
     EVENTS,
     HOLD,
     IN_HANDLER,
+    TELL,
     WANT,
     Mark,
     Phase,
@@ -33,6 +37,7 @@ from tests.support.chaos_events import (
 )
 from tests.support.sabotage import FOLDER_VARIABLE
 
+STEPS_TOLD = 60
 LOOK_SECONDS = 0.002
 """How often the want is looked for, at most: a process takes thousands of steps a second."""
 
@@ -52,6 +57,10 @@ class Actor(Protocol):
     def hand(self) -> int: ...
 
     def leads(self) -> bool: ...
+
+    def inside(self) -> object:
+        """Whatever helps to understand why it does not go on."""
+        ...
 
     def news(self) -> object:
         """Changes identity when `moves` may have changed."""
@@ -88,6 +97,14 @@ class WorkerActor:
 
     def leads(self) -> bool:
         return False
+
+    def inside(self) -> object:
+        inputs = self._worker._tiles._inputs
+        reader = inputs._reader
+        kept = ("_positions", "_at_end", "_faults", "_silent_since", "_assigned")
+        told = {name: str(getattr(reader, name, None)) for name in kept}
+        shards = {str(name): repr(shard.positions()) for name, shard in self._worker._tiles.shards.items()}
+        return {"inputs": str(inputs._positions), "reader": told, "shards": shards}
 
 
 class LeaderActor:
@@ -135,6 +152,9 @@ class LeaderActor:
     def leads(self) -> bool:
         return bool(self._leader.state.control.leader == self.incarnation)
 
+    def inside(self) -> object:
+        return {"present": str(self._leader.state.present), "recovery": str(self._leader.state.recovery)}
+
 
 class Hooks:
     """In the process of one worker or coordinator."""
@@ -147,6 +167,8 @@ class Hooks:
         self._looked = 0.0
         self._news: object = None
         self._seen: list[Seen] = []
+        self._steps: deque[tuple[float, str]] = deque(maxlen=STEPS_TOLD)
+        self._told = False
 
     def run(self, actor: Actor, steps: Generator[Any, None, int]) -> Generator[Any, None, int]:
         """The actor's own steps, each of them looked at."""
@@ -159,7 +181,7 @@ class Hooks:
                 self._note("ended", step=str(end.value))
                 return int(end.value)
             self._notice()
-            self._look()
+            self._look(step.name)
             if self._want is not None:
                 self._reached(step.name)
             yield step
@@ -181,9 +203,10 @@ class Hooks:
             if (seen[0], seen[1], seen[2].id) not in before:
                 self._note("phase", seen)
 
-    def _look(self) -> None:
+    def _look(self, step: str) -> None:
         """Whether anybody is wanted."""
         now = time.monotonic()
+        self._steps.append((now, step))
         if now - self._looked < LOOK_SECONDS:
             return
         self._looked = now
@@ -191,6 +214,16 @@ class Hooks:
             self._want = Want.read((self._folder / WANT).read_text())
         except (FileNotFoundError, json.JSONDecodeError):
             self._want = None
+            if not self._told and (self._folder / TELL).exists():
+                self._tell_all()
+
+    def _tell_all(self) -> None:
+        """Where it stands."""
+        assert self._actor is not None
+        self._told = True
+        told = {"name": self._actor.name, "incarnation": self._actor.incarnation, "inside": self._actor.inside()}
+        steps = [f"{at:.3f} {step}" for at, step in self._steps]
+        (self._folder / f"{os.getpid()}.told").write_text(json.dumps({**told, "steps": steps}, indent=1))
 
     def _reached(self, step: str) -> None:
         want, actor = self._want, self._actor
@@ -265,6 +298,7 @@ def install() -> None:
     from kstate.worker.worker import Worker
 
     hooks = _hooks = Hooks(Path(folder))
+    faulthandler.register(signal.SIGUSR1)  # the stacks of all threads, into what it prints
     lives, leads = Worker.run, Leader.run
 
     def live(self: Worker) -> Generator[Any, None, int]:

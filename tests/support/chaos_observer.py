@@ -21,7 +21,7 @@ from tests.support.chaos_oracle import chained
 from tests.support.chaos_records import ACCOUNTS, GROUPS, PARTITIONS, Ints, key_bytes, keys_of
 from tests.support.oracle import partitions_of, reader
 
-CELLS = 8
+CELLS = 16
 """Ranges of slots per partition whose gaps are measured."""
 CONSUMED = 4_000
 KEYS = {"accounts": ACCOUNTS, "groups": GROUPS}
@@ -130,6 +130,16 @@ class Observer:
         """Seen so far."""
         return self.seen[topic].records
 
+    def stalest(self) -> tuple[float, str]:
+        """For how long the cell that brought nothing for the longest time did not, and its name."""
+        now = time.monotonic()
+        found = [
+            (float(now - last[cell]), _name(operator, cell))
+            for operator, last in self._cells.items()
+            for cell in np.unique(self._cell_of[operator]).tolist()
+        ]
+        return max(found)
+
     def follow(self, recovery: Recovery) -> Recovery:
         """Tell it when the lost keys are back."""
         with self._lock:
@@ -179,8 +189,7 @@ class Observer:
         last = self._cells[operator]
         for cell in np.unique(self._cell_of[operator][keys]).tolist():
             if last[cell] and now - last[cell] > self.gap_seconds:
-                name = f"{operator}[{cell // CELLS}] {cell % CELLS + 1}/{CELLS}"
-                self.gaps.append(Gap(float(now - last[cell]), name, now))
+                self.gaps.append(Gap(float(now - last[cell]), _name(operator, cell), now))
             last[cell] = now
 
 
@@ -188,6 +197,10 @@ def places_of(operator: str) -> tuple[Ints, Ints]:
     """Partition and slot of every key of an operator."""
     keys = [key_bytes(key) for key in range(KEYS[operator])]
     return np.array([partition_of(key, PARTITIONS) for key in keys]), np.array([slot_of(key) for key in keys])
+
+
+def _name(operator: str, cell: int) -> str:
+    return f"{operator}[{cell // CELLS}] {cell % CELLS + 1}/{CELLS}"
 
 
 def _cells(operator: str) -> Ints:

@@ -18,7 +18,7 @@ from tests.support.chaos_records import ACCOUNTS, PARTITIONS, WINDOW_MS, Feed, I
 from tests.support.oracle import bounds, ends, partitions_of, reader
 
 CHUNK = 20_000
-EXAMPLES = 5
+EXAMPLES = 8
 EMPTY: Ints = np.zeros(0, np.int64)
 
 

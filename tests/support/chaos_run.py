@@ -145,7 +145,8 @@ class Report:
             f"longest gap {self.longest_gap_s:.1f} s ({self.longest_gap})"
         )
         lines += [f"exit: {each}" for each in self.exits[:10]]
-        lines += [f"FAILED: {fault}" for fault in self.faults]
+        lines += [f"FAILED: {fault.splitlines()[0]}" for fault in self.faults]
+        lines += [f"logs are kept in {self.folder}"] * bool(self.faults)
         return "\n".join(lines)
 
 
@@ -221,9 +222,10 @@ class _Run:
             control = stack.enter_context(ControlWatch(self._broker.servers, self._cluster.app))
             observer = stack.enter_context(Observer(self._broker.servers, self._topics))
             troupe = stack.enter_context(Troupe(self._cluster))
+            self._start(troupe)
+            waited(control.settled, START_SECONDS)
             start_ms = time.time_ns() // 1_000_000
             feeder = stack.enter_context(self._feed(start_ms))
-            self._start(troupe)
             mover = Mover(control, troupe, random.Random(self._dice.random())) if self._scale.moves else None
             stack.enter_context(mover or nullcontext())
             stage = Stage(
@@ -231,7 +233,7 @@ class _Run:
                 self._scale.rate, self._scale.freeze_s,
             )  # fmt: skip
             try:
-                if waited(stage.up_to_date, START_SECONDS):
+                if waited(lambda: stage.progress().written > 0 and stage.up_to_date(), START_SECONDS):
                     self._inflict(stage, feeder)
                 else:
                     self._fail(f"the job did not get going:\n{stage.described()}\n{stage.trouble()}")
@@ -367,10 +369,9 @@ class _Run:
             ):
                 break
             time.sleep(0.1)
-        for topic in topics:
-            if stage.observer.records(topic) < len(given):
-                missing = len(given) - stage.observer.records(topic)
-                self._fail(f"{missing:,} results of {topic} never came:\n{stage.described()}")
+        missing = [f"{len(given) - stage.observer.records(t):,} results of {t}" for t in topics]
+        if any(stage.observer.records(topic) < len(given) for topic in topics):
+            self._fail(f"never came: {' and '.join(missing)}:\n{stage.tell_all()}")
         self._say(f"{seen():,} results seen for {len(given):,} records")
 
     def _note_exits(self, stage: Stage) -> None:

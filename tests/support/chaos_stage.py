@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from tests.support.chaos_broker import ChaosBroker
 from tests.support.chaos_control import ControlWatch, waited
-from tests.support.chaos_events import HOLD, WANT, Blow, Mark, Marks, Want, doubt
+from tests.support.chaos_events import HOLD, TELL, WANT, Blow, Mark, Marks, Want, doubt
 from tests.support.chaos_feed import Progress
 from tests.support.chaos_moves import Mover
 from tests.support.chaos_observer import Lost, Observer, Recovery, recovery_of
@@ -26,6 +27,10 @@ RECOVER_SECONDS = 90.0
 """Whoever has not recovered by then is stuck."""
 LAG_SECONDS = 2.0
 """The job counts as being up to date when no more of the feed than that was not yet seen."""
+STALE_SECONDS = 4.0
+"""And when every small range of keys brought something within that time."""
+LAG_MIN = 4_000
+"""Or no more than so many records, of a slow feed."""
 
 
 @dataclass(slots=True)
@@ -111,14 +116,16 @@ class Stage:
         return Progress.read(self.counter)
 
     def lag(self) -> int:
-        """Records of the feed whose first result was not seen yet."""
+        """Records of the feed that have not gone through both stages yet."""
         progress = self.progress()
-        return progress.written - progress.dropped - self.observer.records(self.cluster.topic("running"))
+        seen = min(self.observer.records(self.cluster.topic(name)) for name in ("running", "groups"))
+        return progress.written - progress.dropped - seen
 
     def up_to_date(self) -> bool:
         """Everybody runs, everything has an owner that runs it, and there is no backlog."""
         running = all(player.due is None for player in self.troupe.players.values())
-        return running and self.control.settled() and self.lag() < LAG_SECONDS * self.rate
+        current = self.lag() < max(LAG_SECONDS * self.rate, LAG_MIN) and self.observer.stalest()[0] < STALE_SECONDS
+        return running and current and self.control.settled()
 
     def trouble(self) -> str:
         """What the threads of the run, or the processes, have to complain about."""
@@ -129,7 +136,9 @@ class Stage:
     def described(self) -> str:
         """How things stand, for somebody who looks for the reason why they do not go on."""
         plan = self.control.plan
-        lines = [f"lag {self.lag():,} records; leader {self.control.leader}, term {self.control.term}"]
+        seconds, cell = self.observer.stalest()
+        lines = [f"lag {self.lag():,} records; nothing of {cell} for {seconds:.1f} s"]
+        lines += [f"leader {self.control.leader}, term {self.control.term}"]
         if plan is not None:
             lines += [f"plan {plan.version}: {json.dumps([str(m) for m in plan.moves])}"]
             lines += [f"  {tile} -> {tile.worker} (grant {tile.grant})" for tile in plan.tiles]
@@ -139,6 +148,15 @@ class Stage:
                 tiles = ", ".join(f"{t.shard} {t.key_range} {t.phase} g{t.grant}" for t in beat.tiles)
                 lines.append(f"{player.name}: beat {beat.sequence}, plan {beat.plan_version}: {tiles}")
         return "\n".join(lines)
+
+    def tell_all(self) -> str:
+        """Everybody writes down where it stands; processes that take no steps print the stacks of their threads."""
+        (self.cluster.folder / TELL).touch()
+        time.sleep(2.0)
+        for player in [*self.troupe.workers(), *self.troupe.coordinators()]:
+            if player.process is not None:
+                player.process.signal(signal.SIGUSR1)
+        return self.described()
 
     # -- after a blow
 
@@ -179,7 +197,9 @@ class Stage:
         if waited(lambda: self.up_to_date() or self.trouble(), RECOVER_SECONDS) and not self.trouble():
             outcome.settled_s = round(time.monotonic() - since, 3)
         else:
-            outcome.stuck = (outcome.stuck + f"; {self.trouble()} not up to date; ").strip("; ") + self.described()
+            outcome.stuck = (
+                (outcome.stuck + f"; {self.trouble()} not up to date; ").strip("; ") + "\n" + self.tell_all()
+            )
         if self.mover is not None:
             self.mover.work()
 
