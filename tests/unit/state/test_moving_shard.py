@@ -45,7 +45,7 @@ class Histories(RuleBasedStateMachine):
                     self.shard.add(slot, number % 2, number)
                 case "put":
                     state = (1, 2, PLAIN)[number % 3]
-                    few = slot - slot % 8  # so that values are changed and deleted
+                    few = slot - slot % 24  # so that values are changed and deleted
                     self.shard.put(few, state, None if state == PLAIN else number // 2)
                 case "commit":
                     self.shard.commit(owner)
