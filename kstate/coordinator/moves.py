@@ -58,7 +58,9 @@ def drained(now: Ownership, scene: Scene) -> Ownership:
         return now
     load, begun = now.loads(heirs), len(now.moves)
     for tile in now.tiles:
-        for part in now.resting(tile) if tile.worker in going else ():
+        # What an older build runs of a dropped operator ends with its worker: nobody else knows it.
+        goes = tile.worker in going and scene.job.operator(tile.shard.operator) is not None
+        for part in now.resting(tile) if goes else ():
             heir = least(load, heirs)
             load[heir.incarnation] += 1
             now = begin(now, scene, tile, part, heir.incarnation)

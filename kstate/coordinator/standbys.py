@@ -23,7 +23,7 @@ def assigned(now: Ownership, scene: Scene) -> Ownership:
     there = defaultdict(list)
     for standby in now.standbys:
         there[standby.shard].append(standby)
-    kept = {t: _kept(t, there[t.shard], able) for t in now.tiles if t.worker is not None} if wanted else {}
+    kept = {t: _kept(t, there[t.shard], able) for t in now.tiles if _is_to_be_copied(t, scene)} if wanted else {}
     load = Counter(dict.fromkeys(able, 0))
     load.update(m.incarnation for members in kept.values() for m in members)
     for tile, members in kept.items():
@@ -37,6 +37,11 @@ def assigned(now: Ownership, scene: Scene) -> Ownership:
             _shift(members, _others(tile, members, able), load)
     standbys = tuple(Standby(t.shard, t.key_range, m.incarnation) for t, members in kept.items() for m in members)
     return now if standbys == now.standbys else replace(now, standbys=standbys).noted(*_told(standbys, now, scene))
+
+
+def _is_to_be_copied(tile: Tile, scene: Scene) -> bool:
+    """Somebody has it, and its operator is not one that only an older build still knows."""
+    return tile.worker is not None and scene.job.operator(tile.shard.operator) is not None
 
 
 def _kept(tile: Tile, there: list[Standby], able: dict[str, Member]) -> list[Member]:

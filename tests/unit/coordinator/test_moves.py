@@ -10,7 +10,7 @@ from kstate.coordinator.moves import waits
 from kstate.coordinator.planning import changed
 from kstate.coordinator.scene import Ownership, Scene
 from kstate.keyspace import FULL_RANGE, KeyRange
-from kstate.plan import MovePhase
+from kstate.plan import MovePhase, Shard
 from tests.support.scenes import HALF, LOWER, UPPER, move, owners, plan, says, scene, tile, worker
 
 WARM, RELEASE = MovePhase.WARM, MovePhase.RELEASE
@@ -183,6 +183,13 @@ def test_a_drained_worker_keeps_what_nobody_can_take() -> None:
     """Alone, it goes on; in a bounded run nothing is moved."""
     assert changed(scene(plan([tile("i1")], workers=1, drained=("i1",)))) is None
     assert changed(scene(plan([tile("i1")], drained=("i1",), bounded=True))) is None
+
+
+def test_what_a_drained_worker_of_an_older_build_has_of_a_dropped_operator_ends_with_it() -> None:
+    """Nobody of this build could run it: a move would be cancelled and begun again by every plan."""
+    dropped = replace(tile("i1"), shard=Shard("gone", 0))
+    members = (worker(1, "older"), worker(2))
+    assert changed(scene(plan([dropped, tile("i2")], members=members, drained=("i1",)))) is None
 
 
 def test_a_drained_entry_vanishes_with_its_member() -> None:

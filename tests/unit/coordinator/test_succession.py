@@ -13,7 +13,7 @@ from kstate.coordinator.planning import changed, waits
 from kstate.coordinator.scene import Ownership, Scene
 from kstate.keyspace import FULL_RANGE, SLOTS, KeyRange
 from kstate.messages import Fatality, Heartbeat
-from kstate.plan import Member, Parked, Standby, Tile
+from kstate.plan import Member, Parked, Shard, Standby, Tile
 from kstate.progress import SlotMap
 from tests.support.scenes import BUILD, LOWER, SHARD, UPPER, owners, plan, says, scene, tile, worker
 
@@ -185,6 +185,14 @@ def test_standbys_stay_where_they_are() -> None:
     assert changed(scene(newest, recovery=ONE)) is None
     older = replace(newest, members=(*newest.members, worker(4, "older")))
     assert changed(scene(older, recovery=ONE)) is None
+
+
+def test_what_an_older_build_still_runs_of_a_dropped_operator_has_no_standby() -> None:
+    """Workers of this build do not know the operator."""
+    dropped = replace(tile("i1"), shard=Shard("gone", 0))
+    newest = plan([dropped, tile("i2")], members=(worker(1, "older"), worker(2), worker(3)))
+    got = after(scene(newest, recovery=ONE))
+    assert [(s.shard, s.worker) for s in got.standbys] == [(SHARD, "i3")]
 
 
 def test_a_standby_that_died_or_is_drained_is_replaced_at_once() -> None:
