@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 from kstate.adapters.kafka_errors import NOT_THERE, Meaning, meaning, out_of_range, translated
 from kstate.adapters.kafka_watch import ClientCallError, ClientWatch
 from kstate.clock import Clock
-from kstate.errors import KstateError
+from kstate.errors import KstateError, RetryableError
 from kstate.interfaces import Batch
 from kstate.plan import TopicPartition
 
@@ -169,7 +169,11 @@ class KafkaReader:
         if self._unheard:
             for item in found:
                 self._unheard.pop(item.source, None)
-            self._mend_deafness()
+            try:
+                self._mend_deafness()
+            except RetryableError:
+                if not found:  # what was found is not handed out again: losing it would be a gap
+                    raise
         return found
 
     def _mend_deafness(self) -> None:

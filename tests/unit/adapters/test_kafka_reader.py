@@ -436,6 +436,20 @@ def test_a_broker_that_is_away_is_no_reason_for_a_new_client(
     assert client.renewed == 0
 
 
+def test_nothing_is_lost_when_the_broker_of_a_partition_that_is_not_heard_of_does_not_answer(
+    client: FakeConsumer, reader: KafkaReader, around: Surroundings
+) -> None:
+    """What another broker has sent meanwhile is given out: the client does not hand it out again."""
+    reader.assign({A: 5, B: 7})
+    around.now, around.reachable = 11.0, False
+    client.answers.append([Run(A, [5, 6], [None, None], [b"x", b"y"], [1, 1])])
+    (batch,) = reader.poll(10, 0.0)
+    assert (batch.source, batch.offsets) == (A, [5, 6])
+    around.now = 22.0
+    with pytest.raises(RetryableError):
+        reader.poll(10, 0.0)
+
+
 def test_a_partition_that_came_later_is_watched_too(
     client: FakeConsumer, reader: KafkaReader, around: Surroundings
 ) -> None:
