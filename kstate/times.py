@@ -1,4 +1,4 @@
-"""Event time as a piece carries it: its watermark, and what it knows of each input's (DESIGN: event time).
+"""Event time as a piece carries it: its watermark, and what it knows of each input's (ARCHITECTURE.md, section 8).
 
 A *watermark* says that no record with an earlier event time is expected. All times are milliseconds since the epoch.
 The writers of an internal stream tell theirs in-band (kstate.worker.stream_frames); what a reader has heard of them is

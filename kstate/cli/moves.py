@@ -40,7 +40,7 @@ Timeout = Annotated[float, typer.Option("--timeout", min=0.1, metavar="S", help=
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class _Options:
     """What all commands that order have in common."""
 
     job: str
@@ -76,7 +76,7 @@ def split(  # noqa: PLR0913 (a command takes its options as parameters)
         where = read_shard(operator, partition)
         return Request(OrderKind.SPLIT, where, read_range(key_range), read_cut(at), parts, to)
 
-    _order("split", request, Options(job, bootstrap, as_json, no_wait, timeout))
+    _order("split", request, _Options(job, bootstrap, as_json, no_wait, timeout))
 
 
 def merge(  # noqa: PLR0913 (a command takes its options as parameters)
@@ -96,7 +96,7 @@ def merge(  # noqa: PLR0913 (a command takes its options as parameters)
     def request() -> Request:
         return Request(OrderKind.MERGE, read_shard(operator, partition), read_range(key_range), target=to)
 
-    _order("merge", request, Options(job, bootstrap, as_json, no_wait, timeout))
+    _order("merge", request, _Options(job, bootstrap, as_json, no_wait, timeout))
 
 
 def move(  # noqa: PLR0913 (a command takes its options as parameters)
@@ -116,7 +116,7 @@ def move(  # noqa: PLR0913 (a command takes its options as parameters)
     def request() -> Request:
         return Request(OrderKind.MOVE, read_shard(operator, partition), read_range(key_range), target=to)
 
-    _order("move", request, Options(job, bootstrap, as_json, no_wait, timeout))
+    _order("move", request, _Options(job, bootstrap, as_json, no_wait, timeout))
 
 
 def drain(
@@ -129,7 +129,7 @@ def drain(
     timeout: Timeout = 60.0,
 ) -> None:
     """Hand all that a worker has to the others, and give it nothing more: then it can be stopped without any pause."""
-    options = Options(job, bootstrap, as_json, no_wait, timeout)
+    options = _Options(job, bootstrap, as_json, no_wait, timeout)
     _order("drain", lambda: Request(OrderKind.DRAIN, worker=worker), options)
 
 
@@ -142,11 +142,11 @@ def rebalance(
     timeout: Timeout = 60.0,
 ) -> None:
     """Even out the number of key ranges of all workers, say after new ones have joined."""
-    options = Options(job, bootstrap, as_json, no_wait, timeout)
+    options = _Options(job, bootstrap, as_json, no_wait, timeout)
     _order("rebalance", lambda: Request(OrderKind.REBALANCE), options)
 
 
-def _order(command: str, request: Callable[[], Request], options: Options) -> None:
+def _order(command: str, request: Callable[[], Request], options: _Options) -> None:
     """Give an order and follow it; ends the command with the exit code that tells what became of it."""
     quiet()
     try:
@@ -160,7 +160,7 @@ def _order(command: str, request: Callable[[], Request], options: Options) -> No
     raise typer.Exit(code)
 
 
-def _given(command: str, request: Request, options: Options) -> int:
+def _given(command: str, request: Request, options: _Options) -> int:
     settings = load_settings(options.bootstrap).settings
     app = app_of(options.job)
     tell = _no_words if options.as_json else typer.echo

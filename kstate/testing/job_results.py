@@ -1,6 +1,6 @@
 """What a job has made of its input, for any job: outputs by key and state by key, and how two runs differ.
 
-The contract (DESIGN, what users write): an operator with one input from outside makes of each key the same outputs in
+The contract (README.md): an operator with one input from outside makes of each key the same outputs in
 the same order, whatever crashes, moves and batches do. With several inputs, or behind another operator, the order in
 which records meet is open; then the outputs of each key are compared without order, if they do not depend on it.
 """
