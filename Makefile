@@ -23,7 +23,7 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: $(STAMP) ## kill a worker in the middle of a job and prove that nothing is lost or doubled
+demo: $(STAMP) ## split, kill, recover and merge under load, and prove that nothing is lost or doubled
 	@$(BIN)/python -m benchmarks.demo
 
 chaos: $(STAMP) ## 100 faults under load on real Kafka, every record compared (CHAOS_FAULTS, CHAOS_RECORDS, CHAOS_MINUTES)
