@@ -56,7 +56,7 @@ class _Copy:
 
     @property
     def is_at_rest(self) -> bool:
-        return not self.role.runs and self.follower.caught_up
+        return self.follower.caught_up and (not self.role.runs or self.role.awaits is not None)
 
     @property
     def phase(self) -> str:
@@ -154,12 +154,26 @@ class Adoptions:
         return step
 
     def _start_queued(self) -> None:
-        busy = sum(not copy.is_at_rest for copy in self._running)
-        while self._queued and busy < AT_ONCE:
-            copy = self._queued.popleft()
+        """What is to run goes before copies: one that is still far behind waits for it, with what it has stored."""
+        busy = [copy for copy in self._running if not copy.is_at_rest]
+        while self._queued:
+            copy = next((copy for copy in self._queued if copy.role.runs), self._queued[0])
+            if len(busy) >= AT_ONCE:
+                others = [each for each in busy if not each.role.runs]
+                if not copy.role.runs or not others:
+                    return
+                self._put_back(others[-1])
+                busy.remove(others[-1])
+            self._queued.remove(copy)
             copy.steps = copy.begin()
             self._running.append(copy)
-            busy += 1
+            busy.append(copy)
+
+    def _put_back(self, copy: _Copy) -> None:
+        copy.stop()
+        copy.follower.close()
+        self._running.remove(copy)
+        self._queued.append(copy)
 
     def _all(self) -> Iterable[_Copy]:
         return [*self._running, *self._queued]
