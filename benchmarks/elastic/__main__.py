@@ -18,6 +18,8 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,8 @@ class Bench:
         self._short: bool = chosen.short
         self._console = Console(stderr=True)
         self._began = time.monotonic()
+        self.failed: list[str] = []
+        """Parts and cases that could not be measured."""
         self.found: dict[str, Any] = {
             "machine": machine(),
             "command": " ".join(["python -m benchmarks.elastic", *sys.argv[1:]]),
@@ -56,12 +60,21 @@ class Bench:
         rate = self._chosen.rate or self._calibrated()
         for part in self._chosen.part or PARTS:
             self.say(f"part {part}, {rate:,.0f} records/s")
-            {"moves": self._moves, "recovery": self._recovery, "leader": self._leader}[part](rate)
+            measure = {"moves": self._moves, "recovery": self._recovery, "leader": self._leader}[part]
+            self._attempt(part, partial(measure, rate))
             stored(self.found)
 
     def say(self, text: str) -> None:
         """A line for whoever waits."""
         self._console.print(f"{time.monotonic() - self._began:7.1f} s  {text}", highlight=False, soft_wrap=True)
+
+    def _attempt(self, what: str, measure: Callable[[], None]) -> None:
+        """One part that fails leaves the others their figures."""
+        try:
+            measure()
+        except RuntimeError as error:
+            self.failed.append(what)
+            self.say(f"{what} FAILED: {error}")
 
     def _calibrated(self) -> float:
         """Half of what two workers can do."""
@@ -92,13 +105,16 @@ class Bench:
                 continue
             kills = self._chosen.kills or ((1 if self._short else 3) if case.rare else (2 if self._short else 10))
             self.say(f"{case.text}: {case.setting.state_mb:.0f} MB per worker")
-            with running(self._broker, self._folder, case.name, case.setting) as cluster:
-                if case.setting.standbys:
-                    cluster.await_warm()
-                with loaded(cluster, rate, LOADED_S):
-                    found = recovery.measure(cluster, case, kills, self.say)
-            self.found.setdefault("recovery", {})[case.name] = found
+            self._attempt(case.name, partial(self._case, case, kills, rate))
             stored(self.found)
+
+    def _case(self, case: recovery.Case, kills: int, rate: float) -> None:
+        with running(self._broker, self._folder, case.name, case.setting) as cluster:
+            if case.setting.standbys:
+                cluster.await_warm()
+            with loaded(cluster, rate, LOADED_S):
+                found = recovery.measure(cluster, case, kills, self.say)
+        self.found.setdefault("recovery", {})[case.name] = found
 
     def _leader(self, rate: float) -> None:
         kills = self._chosen.kills or (2 if self._short else 10)
@@ -129,6 +145,8 @@ def main() -> None:
         bench = Bench(broker, Path(folder), chosen)
         bench.run()
     (RESULTS / "elastic.md").write_text(shown(stored(bench.found)))
+    if bench.failed:
+        raise SystemExit(f"not measured: {', '.join(bench.failed)}")
 
 
 if __name__ == "__main__":
