@@ -27,6 +27,7 @@ from rich.console import Console
 
 from benchmarks.broker import Broker, broker_at
 from benchmarks.elastic import leader, moves, recovery
+from benchmarks.elastic.keys import GROUPS
 from benchmarks.elastic.picture import latency_over_time
 from benchmarks.elastic.report import RESULTS, machine, shown, stored
 from benchmarks.elastic.session import HOT, Setting, capacity, loaded, quiet, running
@@ -58,6 +59,9 @@ class Bench:
     def run(self) -> None:
         """Part by part; what is measured is stored at once."""
         rate = self._chosen.rate or self._calibrated()
+        each_ms = GROUPS / rate * 1000
+        self.say(f"{rate:,.0f} records/s: one of each key group every {each_ms:.0f} ms, which every gap includes")
+        self.found["load"] = {"records/s": round(rate), "a record of each key group every, ms": round(each_ms, 1)}
         for part in self._chosen.part or PARTS:
             self.say(f"part {part}, {rate:,.0f} records/s")
             measure = {"moves": self._moves, "recovery": self._recovery, "leader": self._leader}[part]
