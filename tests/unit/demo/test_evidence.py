@@ -1,9 +1,12 @@
 import json
 from dataclasses import replace
+from io import StringIO
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from benchmarks.demo.__main__ import report
 from benchmarks.demo.evidence import Diary, Recovering, Recovery, Seen
 from benchmarks.demo.gaps import Group, Grouping
 from benchmarks.demo.screen import Rate
@@ -113,6 +116,17 @@ def test_a_gap_that_was_not_seen_fails_the_demo() -> None:
     outcome = good()
     silent = effect(outcome.effects[0].deed, {}, Grouping(1).groups, "count")
     assert len(replace(outcome, effects=(silent,)).faults()) == 2
+
+
+def test_the_exit_code_says_whether_the_demo_proved_what_it_claims() -> None:
+    """0 for a good one; 1, with the reason in words, as soon as one act did not happen, whatever the results are."""
+    console = Console(file=StringIO(), width=118)
+    assert report(good(), console) == 0
+    assert report(replace(good(), missed="kill: worker-2 had nothing in hand"), console) == 1
+    assert isinstance(console.file, StringIO)
+    first, second = console.file.getvalue().split("exactly-once: 1 words", 1)
+    assert "recovered in 1.0 s" in first
+    assert "failed: kill: worker-2 had nothing in hand" in second
 
 
 def test_the_rate_is_that_of_the_last_moments() -> None:
