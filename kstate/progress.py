@@ -61,7 +61,7 @@ class SlotMap(Generic[T]):
 
     def slice(self, key_range: KeyRange) -> SlotMap[T]:
         """The part of the map within the range."""
-        cut = SlotMap[T]()
+        cut: SlotMap[T] = SlotMap()
         cut._pieces = [(o, v) for r, v in self._pieces if (o := r.overlap(key_range))]
         return cut
 
@@ -82,7 +82,7 @@ class SlotMap(Generic[T]):
 
     def copy(self) -> SlotMap[T]:
         """An independent map with the same pieces."""
-        twin = SlotMap[T]()
+        twin: SlotMap[T] = SlotMap()
         twin._pieces = list(self._pieces)
         return twin
 

@@ -113,7 +113,7 @@ def text_at(value: object, where: str) -> str:
     """A text that can be written again. Raises DecodeError."""
     if not isinstance(value, str):
         raise _fault(where, "a text", value)
-    if any("\ud800" <= char <= "\udfff" for char in value):
+    if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
         raise _fault(where, "a text without lone surrogates", ascii(value))
     return value
 

@@ -143,6 +143,8 @@ class MemoryBroker:
         self.markers: list[tuple[Transaction, PartitionLog]] = []
         """Decided but not yet written."""
         self.auto_deliver = auto_deliver
+        self.written = 0
+        """Records of transactions, ever: nothing new is there to look at while it stands still."""
         self._now = now
         self._timeout = transaction_timeout
         self._identities: dict[str, _Identity] = {}
@@ -175,6 +177,7 @@ class MemoryBroker:
         transaction = self._checked(transactional_id, epoch).ongoing
         if transaction is None or log.source not in transaction.partitions:
             raise InvalidTransactionError(f"{log.source} is not part of an open transaction of {transactional_id!r}.")
+        self.written += 1
         return log.append(message, time_ms, transaction)
 
     def end(self, transactional_id: str, epoch: int, *, committed: bool) -> None:

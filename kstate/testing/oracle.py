@@ -50,6 +50,7 @@ class Oracle:
         self._cluster = cluster
         self._backups: list[tuple[Shard, PartitionLog]] = []
         self._scanned: list[int] = []
+        self._written = 0
         self._undecided: dict[Transaction, list[tuple[Shard, Marker]]] = {}
         self._standing: dict[Shard, SlotMap[_Standing]] = {}
         self._heard: dict[str, Heartbeat] = {}
@@ -96,6 +97,9 @@ class Oracle:
 
     def _scan(self) -> None:
         """Note the markers that were written, with the transactions whose decision they wait for."""
+        if self._written == self._cluster.world.log.broker.written:
+            return
+        self._written = self._cluster.world.log.broker.written
         for index, (shard, log) in enumerate(self._backups):
             if self._scanned[index] == log.end:
                 continue

@@ -18,7 +18,9 @@ from kstate.wire import encode_report
 
 REPEATED = Step("ordered", wait=0.1)
 """A CLI repeats an order about every second; here everything is about ten times as quick."""
-NONSENSE_SHARE = 0.12
+NONSENSE_SHARE = 0.08
+FOOLISH_SHARE = 0.1
+"""Of the targets: anybody, the present owner too."""
 PAUSE_S_MAX = 0.3
 
 
@@ -69,19 +71,19 @@ def _split(rng: Random, plan: Plan, order_id: str) -> Order:
     key_range = tile.key_range if rng.random() < 0.7 else None
     if rng.random() < 0.7 and tile.key_range.width > 1:
         at = rng.randrange(tile.key_range.lo + 1, tile.key_range.hi)
-        return Order(order_id, OrderKind.SPLIT, tile.shard, key_range, target=_target(rng, plan), at=at)
+        return Order(order_id, OrderKind.SPLIT, tile.shard, key_range, target=_target(rng, plan, tile), at=at)
     return Order(order_id, OrderKind.SPLIT, tile.shard, key_range, parts=rng.randint(2, 4))
 
 
 def _move(rng: Random, plan: Plan, order_id: str) -> Order:
     tile = rng.choice(plan.tiles)
-    return Order(order_id, OrderKind.MOVE, tile.shard, _part(rng, tile), target=_target(rng, plan))
+    return Order(order_id, OrderKind.MOVE, tile.shard, _part(rng, tile), target=_target(rng, plan, tile))
 
 
 def _merge(rng: Random, plan: Plan, order_id: str) -> Order:
     cut = [tile.shard for tile in plan.tiles if tile.key_range.width < SLOTS]
     shard = rng.choice(cut or [tile.shard for tile in plan.tiles])
-    return Order(order_id, OrderKind.MERGE, shard, target=_target(rng, plan))
+    return Order(order_id, OrderKind.MERGE, shard, target=rng.choice((None, *_names(plan))))
 
 
 def _drain(rng: Random, plan: Plan, order_id: str) -> Order:
@@ -126,8 +128,9 @@ def _part(rng: Random, tile: Tile) -> KeyRange:
     return KeyRange(lo, rng.randint(lo + 1, tile.key_range.hi))
 
 
-def _target(rng: Random, plan: Plan) -> str | None:
-    return rng.choice((None, *_names(plan)))
+def _target(rng: Random, plan: Plan, tile: Tile) -> str | None:
+    others = [member.name for member in plan.members if member.incarnation != tile.worker]
+    return rng.choice((None, *(_names(plan) if rng.random() < FOOLISH_SHARE else others)))
 
 
 def _names(plan: Plan) -> list[str]:

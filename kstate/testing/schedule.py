@@ -63,6 +63,7 @@ COMMIT_STEPS = [
     "idle",
 ]
 DOUBT_STEPS = ["tainted", "opened", "control-read", "looked", "undone"]
+MOVER_STEPS = ("plan-begun", "plan-sent", "plan-committed", "plan-seen", "fenced", "decision-seen", "idle")
 MOVE_SHARE = 0.6
 """Of the triggers of a schedule with orders: they concern whoever takes part in a move."""
 
@@ -292,17 +293,22 @@ def some_triggers(rng: Random, count: int, *, moves: bool = False) -> list[Trigg
     workers, leaders = sorted(worker_steps()), sorted(leader_steps())
     places = [("worker", step) for step in workers] + [("leader", step) for step in leaders]
     chosen = [_move_place(rng) if moves and rng.random() < MOVE_SHARE else rng.choice(places) for _ in range(count)]
-    triggers = [Trigger(r, s, 1 + int(rng.expovariate(0.3)), some_blow(rng), some_duration(rng)) for r, s in chosen]
+    triggers = [Trigger(r, s, _nth(rng, r), some_blow(rng), some_duration(rng)) for r, s in chosen]
     return triggers + (_doubt(rng) if rng.random() < DOUBT_SHARE else [])
+
+
+def _nth(rng: Random, role: str) -> int:
+    """The parts that somebody has in a move are short."""
+    return 1 + int(rng.expovariate(0.3 if role in ("worker", "leader") else 0.9))
 
 
 def _move_place(rng: Random) -> tuple[str, str]:
     """A step of somebody who takes part in a move."""
     role = rng.choice(("source", "releaser", "releaser", "target", "adopter", "adopter", "mover"))
     if role == "mover":
-        return role, rng.choice(sorted(leader_steps()))
+        return role, rng.choice(MOVER_STEPS if rng.random() < 0.7 else sorted(leader_steps()))
     copying = sorted(copy_steps()) if role in ("target", "adopter") else []
-    return role, rng.choice([*COMMIT_STEPS, *DOUBT_STEPS, *copying])
+    return role, rng.choice([*COMMIT_STEPS, *COMMIT_STEPS, *DOUBT_STEPS, *copying])
 
 
 def _parts(moves: Sequence[Move]) -> dict[str, tuple[str, ...]]:

@@ -32,7 +32,7 @@ STREAM_PARTITIONS = 2
 OBSERVED = Step("observed", wait=0.1)
 
 FAILURE = FailureSettings(
-    heartbeat_ms=40,
+    heartbeat_ms=50,
     heartbeats_missed=4,
     transaction_timeout_ms=700,
     successor_wait_ms=150,
@@ -111,12 +111,12 @@ class Simulation:
     def finish(self) -> list[Violation]:
         """End all faults, come to rest, and compare; every violation of the run."""
         self.director.end()
-        for _ in range(2):
+        for linger in (LINGER_TURNS, 0):
             if not self.world.run(lambda: self.at_rest() or self._is_over(), REST_TURNS_MAX):
                 self.oracle.report(Kind.WEDGED, f"faults are over, but not all comes to rest: {self.unrest()}")
                 self._check_ends()
                 return self.oracle.violations
-            for _ in range(LINGER_TURNS):
+            for _ in range(linger):
                 self.world.turn()
         self._check_ends()
         self.work.look(self.world.log)
