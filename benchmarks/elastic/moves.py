@@ -45,8 +45,8 @@ def measure(cluster: Cluster, moves: int, quiet_s: float, say: Callable[[str], N
         say(f"move {number + 1} of {moves}: {_described(cluster.rows(each.carried.asked - AFTER_S), each)}")
     after = quiet(cluster, quiet_s)
     ended = time.time()
-    quiet_p99 = rounded(max(run["latency ms"]["p99"] for run in (before, after)))
-    rows = cluster.rows(began - quiet_s - AFTER_S)
+    rows = cluster.rows(began - quiet_s - 2 * AFTER_S)
+    calm = [latencies_ms(produced_in(rows, run["from"], run["to"])) for run in (before, after)]
     listed = [_described(rows, each) for each in watched]
     everyone = frozenset(range(GROUPS))
     unmoved = [latencies_ms(_window(rows, each, everyone - each.moved)) for each in watched]
@@ -54,13 +54,13 @@ def measure(cluster: Cluster, moves: int, quiet_s: float, say: Callable[[str], N
     return {
         "quiet before": before,
         "quiet after": after,
-        "quiet p99 ms": quiet_p99,
+        "quiet p99 ms": spread(_joined(calm))["p99"],
         "moves": listed,
         "keys that do not move, ms": spread(_joined(unmoved)),
         "keys that move, ms": spread(_joined(moved)),
         "longest gap of keys that do not move ms": spread([each["unmoved gap ms"] for each in listed]),
         "order to completion ms": spread([each["order to completion ms"] for each in listed]),
-        "began": began - quiet_s,
+        "began": before["from"],
         "ended": ended,
         "windows": [(each.carried.asked, each.end, each.carried.order.kind.value) for each in watched],
     }

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.broker import Broker
 from benchmarks.elastic.cluster import Cluster
 from benchmarks.elastic.figures import latencies_ms, longest_gaps_ms, produced_in, rounded, spread
@@ -103,7 +101,8 @@ def quiet(cluster: Cluster, seconds: float) -> dict[str, Any]:
     rows = cluster.rows(began - AFTER_S)
     busy, total = (now - before for now, before in zip(machine_now, machine, strict=True))
     return {
-        "seconds": seconds,
+        "from": round(began, 3),
+        "to": round(ended, 3),
         "results per s": rounded(len(produced_in(rows, began, ended)) / (ended - began)),
         "latency ms": spread(latencies_ms(produced_in(rows, began, ended))),
         "longest gap per key group ms": spread(longest_gaps_ms(rows, began, ended, range(GROUPS))),
@@ -113,11 +112,6 @@ def quiet(cluster: Cluster, seconds: float) -> dict[str, Any]:
         },
         "workers' loops busy %": [beat.busy_percent for beat in _living_beats(cluster)],
     }
-
-
-def pooled(runs: list[dict[str, Any]], what: str) -> float:
-    """The 99th percentile over several quiet runs: the greatest of theirs would flatter what is compared with it."""
-    return rounded(float(np.mean([run[what]["p99"] for run in runs])))
 
 
 def _living_beats(cluster: Cluster) -> list[Any]:
