@@ -7,7 +7,7 @@ the rest is compared all the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 
@@ -19,13 +19,16 @@ from kstate.api.topology import resolve
 from kstate.clock import Steps
 from kstate.errors import ConfigError
 from kstate.interfaces import Codecs
+from kstate.keyspace import SLOTS
+from kstate.messages import Order, OrderKind
 from kstate.testing.cluster import Cluster
 from kstate.testing.job_input import JobInput, Message, interleaved
 from kstate.testing.job_results import Made, Place, differences, is_ordered, made_by
 from kstate.testing.memory_log import MemoryLog
 from kstate.testing.memory_registry import MemoryRegistry
+from kstate.testing.orders import send_order
 from kstate.testing.schedule import SeededDirector
-from kstate.testing.simulation import Outcome, Scenario, Simulation
+from kstate.testing.simulation import REST_TURNS_MAX, Outcome, Scenario, Simulation
 from kstate.testing.simulator import expose, some_run, some_scenario
 from kstate.testing.violations import Violation
 from kstate.testing.work import FED
@@ -38,7 +41,9 @@ SEEDS_PER_INPUT = 25
 """Runs with one input that is made up; each input costs four runs without faults."""
 MESSAGES_MAX = 8
 """That are sent at once."""
-ONE, SPREAD, ORDERS = Scenario(workers=1, leaders=1), Scenario(workers=3, leaders=1), 6
+ONE, SPREAD = Scenario(workers=1, leaders=1), Scenario(workers=3, leaders=1)
+ORDERS_MAX, ORDER_TURNS = 100, 100
+"""An order is repeated after so many turns, so often."""
 VARIANTS_MAX = 12
 """Runs without faults that a difference must not be found in to count as one."""
 
@@ -102,6 +107,11 @@ class _Prepared:
         """Whether order per key is part of the contract there."""
         return is_ordered(self.topology, self.topology.operator(place[0]))
 
+    @property
+    def partial(self) -> list[str]:
+        """Operators with partial states."""
+        return [spec.uid for spec in self.topology.operators if spec.states_of(PartialSpec)]
+
     def is_partial(self, place: Place) -> bool:
         """Whether it is a partial state."""
         return any(state.name == place[1] for state in self.topology.operator(place[0]).states_of(PartialSpec))
@@ -122,8 +132,8 @@ class _Wanted:
         self._note(again, CHANCE, job.is_ordered)
         self._note(again, MEETING)
         self._vary()
-        parts = self._without_faults(messages, replace(SPREAD, orders=ORDERS))
-        self._note(parts, PARTS, job.is_partial)
+        if job.partial:
+            self._note(self._without_faults(messages, SPREAD, job.partial), PARTS, job.is_partial)
 
     def is_open(self, place: Place) -> bool:
         """Whether a difference there is no fault: where order is open, further runs without faults must differ, too."""
@@ -142,10 +152,12 @@ class _Wanted:
             if concerns(place):
                 self.open.setdefault(place, why)
 
-    def _without_faults(self, messages: Sequence[Message], scenario: Scenario) -> Made:
+    def _without_faults(self, messages: Sequence[Message], scenario: Scenario, split: Collection[str] = ()) -> Made:
+        """`split`: operators all of whose key ranges are cut in two in the end."""
         self._runs += 1
         rng = Random(self._runs)
         run = Simulation(scenario, JobWork(self._job, messages, rng), SeededDirector(rng), rng)
+        _split(run, split)
         if violations := run.finish():
             what = f"Job {self._job.topology.app!r} does not work off this input even without faults"
             raise ConfigError(
@@ -153,6 +165,22 @@ class _Wanted:
                 hint="test its operators with kstate.testing.Driver first, or give other records.",
             )
         return made_by(run.cluster)
+
+
+def _split(run: Simulation, operators: Collection[str]) -> None:
+    """Cut all key ranges of these operators in two, once everything is worked off."""
+    if not operators or not run.world.run(run.at_rest, REST_TURNS_MAX):
+        return
+    plan = run.cluster.plan()
+    assert plan is not None, "a cluster at rest has a plan"
+    for tile in plan.tiles:
+        if tile.shard.operator in operators:
+            order = Order(f"split {tile.shard}", OrderKind.SPLIT, tile.shard, at=SLOTS // 2)
+            for _ in range(ORDERS_MAX):
+                send_order(run.cluster, order)
+                run.world.run(lambda name=order.id: name in run.cluster.verdicts and run.at_rest(), ORDER_TURNS)
+                if order.id in run.cluster.verdicts and run.at_rest():
+                    break
 
 
 @dataclass(slots=True)
