@@ -7,14 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, TopicPartition
-
 from kstate.keyspace import KeyRange
 from kstate.messages import Control, Heartbeat, OrderAnswered, PlanPublished, TermStarted, WorkerDied
 from kstate.plan import Move, Plan, Tile, control_topic, reports_topic
 from kstate.wire import decode_control, decode_report
 from tests.support.chaos_observer import Lost
-from tests.support.oracle import reader
+from tests.support.chaos_reader import SteadyReader
+from tests.support.oracle import ends, reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,19 +96,17 @@ class ControlWatch:
             self.failure = failure
 
     def _follow(self) -> None:
-        consumer = reader(self._servers)
-        while not self._stopping.is_set():
-            known = consumer.list_topics(timeout=10).topics
-            if all(topic in known for topic in self._topics):
-                break
-            time.sleep(0.2)
+        looking = reader(self._servers)
+        while not all(topic in looking.list_topics(timeout=10).topics for topic in self._topics):
+            if self._stopping.wait(0.2):
+                return
+        looking.close()
         control, reports = self._topics
-        consumer.assign([TopicPartition(control, 0, OFFSET_BEGINNING), TopicPartition(reports, 0, OFFSET_END)])
+        following = SteadyReader(self._servers, {(control, 0): 0, (reports, 0): ends(self._servers, reports)[0]})
         while not self._stopping.is_set():
-            for message in consumer.consume(500, 0.02):
-                if message.error() is None:
-                    self._take(message.topic() == control, message.value() or b"")
-        consumer.close()
+            for message in following.consume(500, 0.02):
+                self._take(message.topic() == control, message.value() or b"")
+        following.close()
 
     def _take(self, is_control: bool, data: bytes | str) -> None:
         raw = data.encode() if isinstance(data, str) else data

@@ -7,10 +7,12 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from kstate.keyspace import KeyRange
 from tests.support.chaos_control import waited
 from tests.support.chaos_events import IN_HANDLER, Blow, Mark, Phase, Role, Want
+from tests.support.chaos_observer import Lost, Recovery
 from tests.support.chaos_stage import Outcome, Stage
 from tests.support.chaos_troupe import Player
 from tests.support.cluster import is_running
@@ -40,11 +42,17 @@ class Strike:
     phase: Phase = Phase.NONE
     step: str = ""
     freeze: bool = False
+    also: Role | None = None
+    """Who is killed with it, at the same moment."""
+    damage: bool = False
+    """Its local store is damaged while it is dead."""
 
     @property
     def name(self) -> str:
         deed = "stop" if self.freeze else "kill"
-        return f"{deed} {self.role.value} at {self.phase.value or self.step or 'any step'}"
+        whom = f"{self.role.value} and {self.also.value}" if self.also else self.role.value
+        damage = " and damage its store" if self.damage else ""
+        return f"{deed} {whom} at {self.phase.value or self.step or 'any step'}{damage}"
 
     @property
     def want(self) -> Want:
@@ -72,7 +80,7 @@ class Strike:
             outcome.held = held
             if self.phase is Phase.RELEASED:
                 waited(lambda: _released(stage, held), 5.0, 0.005)
-            victim = self._victim(stage, held)
+            victim = self._victim(stage, held, self.role)
             if victim is None:
                 outcome.doubt = f"there was no {self.role.value}"
                 return
@@ -82,9 +90,9 @@ class Strike:
             else:
                 self._kill(stage, outcome, held, victim)
 
-    def _victim(self, stage: Stage, held: Mark) -> Player | None:
+    def _victim(self, stage: Stage, held: Mark, role: Role) -> Player | None:
         named = stage.troupe.named
-        match self.role:
+        match role:
             case Role.LEADER:
                 return named(stage.control.leader)
             case Role.SOURCE:
@@ -98,36 +106,55 @@ class Strike:
                 return named(standbys[0]) if standbys else None
 
     def _standbys(self, stage: Stage, held: Mark) -> tuple[str, ...]:
-        from kstate.keyspace import KeyRange
-
         return stage.control.standbys_of(held.shard, KeyRange(held.lo, held.hi)) if held.move else ()
 
-    def _blow(self, stage: Stage, held: Mark, victim: Player) -> Blow:
+    def _blow(self, stage: Stage, held: Mark, victim: Player, role: Role) -> Blow:
         now = time.monotonic()
         standbys, leader = self._standbys(stage, held), stage.control.leader
-        return Blow(held.want, self.role, self.phase, victim.incarnation, now, now, standbys, leader)
+        return Blow(held.want, role, self.phase, victim.incarnation, now, now, standbys, leader)
 
     def _kill(self, stage: Stage, outcome: Outcome, held: Mark, victim: Player) -> None:
-        blow, term, incarnation = self._blow(stage, held, victim), stage.control.term, victim.incarnation
+        blow, term, incarnation = self._blow(stage, held, victim, self.role), stage.control.term, victim.incarnation
         lost = stage.control.tiles_of(incarnation)
-        back = stage.back(victim)
+        back = 2.5 if self.damage else stage.back(victim)
         over = stage.troupe.kill(victim, back_s=back)
         stage.judge(outcome, _over(blow, over))
+        outcome.notes.append(f"back after {back} s")
+        if self.damage:
+            outcome.notes.append(f"damaged {_damaged(stage, victim)}")
+        if self.also is not None:
+            lost += self._kill_also(stage, outcome, held, self.also)
         if stage.dice.random() < 0.6:
             stage.troupe.tell_exit(incarnation, restarts=back < 1)
             outcome.notes.append("exit reported")
-        outcome.notes.append(f"back after {back} s")
         stage.let_go(held)
-        _await(stage, outcome, blow.at, term, lost, leader=victim.command == "coordinator")
+        leads = victim.command == "coordinator"
+        _await(stage, outcome, stage.follow(lost, blow.at) if lost else None, blow.at, term if leads else None)
+
+    def _kill_also(self, stage: Stage, outcome: Outcome, held: Mark, role: Role) -> list[Lost]:
+        """The second victim, in the very same phase; what it owned."""
+        other = self._victim(stage, held, role)
+        if other is None or other.name == outcome.victim:
+            outcome.counted, outcome.doubt = False, f"there was no {role.value} beside {outcome.victim}"
+            return []
+        blow, lost = self._blow(stage, held, other, role), stage.control.tiles_of(other.incarnation)
+        over = stage.troupe.kill(other, back_s=stage.back(other))
+        if outcome.counted:
+            at = outcome.at
+            stage.judge(outcome, _over(blow, over))
+            outcome.at = at
+        outcome.victim += f", {other.name}"
+        return lost
 
     def _freeze(self, stage: Stage, outcome: Outcome, held: Mark, victim: Player) -> None:
-        blow, term = self._blow(stage, held, victim), stage.control.term
+        blow, term = self._blow(stage, held, victim, self.role), stage.control.term
         lost, process = stage.control.tiles_of(victim.incarnation), victim.process
         assert process is not None
         over = stage.troupe.freeze(victim)
         stage.judge(outcome, _over(blow, over))
         seconds = stage.dice.uniform(*stage.freeze_s)
         outcome.notes.append(f"stopped for {seconds:.1f} s")
+        recovery = stage.follow(lost, blow.at) if lost else None
         stage.let_go(held)
         try:
             _sleep(over + seconds)
@@ -139,7 +166,7 @@ class Strike:
         outcome.notes.append("replaced meanwhile" if took_over else "went on as owner")
         if self.role is Role.LEADER and not took_over:
             outcome.counted, outcome.doubt = False, "there were no two leaders: nobody took over meanwhile"
-        _await(stage, outcome, blow.at, term, lost, leader=victim.command == "coordinator")
+        _await(stage, outcome, recovery, blow.at, term if victim.command == "coordinator" else None)
         outcome.notes.append("ended as a zombie" if not is_running(process.pid) else "lives on")
 
 
@@ -155,22 +182,33 @@ def _owns(stage: Stage, victim: Player, lost: Sequence[object]) -> bool:
 
 
 def _over(blow: Blow, over: float) -> Blow:
-    from dataclasses import replace
-
     return replace(blow, over=over)
 
 
-def _await(stage: Stage, outcome: Outcome, since: float, term: int, lost: Sequence[object], *, leader: bool) -> None:
-    """The next output of the lost keys, or the next term; then all is well again."""
-    if not leader:
-        stage.await_recovery(outcome, stage.follow(list(lost), since) if lost else None)  # type: ignore[arg-type]
-        return
-    if waited(lambda: stage.control.term > term, TERM_SECONDS):
-        at = next(h.at for h in stage.control.heard if getattr(h.message, "term", 0) > term)
-        outcome.recovered_s = round(at - since, 3)
-    else:
-        outcome.stuck = f"no new leader within {TERM_SECONDS} s"
-    stage.await_recovery(outcome, None)
+def _await(stage: Stage, outcome: Outcome, recovery: Recovery | None, since: float, term: int | None) -> None:
+    """The next output of the lost keys, and, of a leader, the term after this one; then all is well again."""
+    if term is not None:
+        if waited(lambda: stage.control.term > term, TERM_SECONDS):
+            at = next(h.at for h in stage.control.heard if getattr(h.message, "term", 0) > term)
+            outcome.led_s = round(at - since, 3)
+        else:
+            outcome.stuck = f"no new leader within {TERM_SECONDS} s"
+    stage.await_recovery(outcome, recovery)
+
+
+def _damaged(stage: Stage, victim: Player) -> str:
+    """Overwrite a piece of one of its files; which one."""
+    folder = stage.cluster.data / stage.cluster.app / victim.name
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size > 0)
+    chosen = stage.dice.choice([path for path in files if path.suffix == ".sst"] or files)
+    if stage.dice.random() < 0.3:
+        chosen = stage.dice.choice(files)
+    size = chosen.stat().st_size
+    with chosen.open("r+b") as file:
+        file.seek(stage.dice.randrange(size))
+        file.write(stage.dice.randbytes(64))
+    stage.troupe.damaged.add(victim.name)
+    return chosen.name
 
 
 def _sleep(until: float) -> None:
@@ -194,7 +232,7 @@ def kill_at_any_instant(stage: Stage, outcome: Outcome) -> None:
     outcome.notes.append(f"{hand} records in hand")
     if stage.dice.random() < 0.6:
         stage.troupe.tell_exit(incarnation, restarts=False)
-    _await(stage, outcome, at, 0, lost, leader=False)
+    _await(stage, outcome, stage.follow(lost, at) if lost else None, at, None)
 
 
 def in_hand(tail: str, incarnation: str) -> int:
@@ -359,10 +397,14 @@ def all_kinds() -> list[Kind]:
     """Every kind that there is."""
     strikes = [Strike(Role.WORKER, step=step) for step in STEPS]
     strikes += [Strike(Role.WORKER, step=step, freeze=True) for step in (IN_HANDLER, "outputs-part", "flushed")]
+    strikes += [Strike(Role.WORKER, step=step, damage=True) for step in (IN_HANDLER, "committed")]
     strikes += [Strike(Role.LEADER), Strike(Role.LEADER, freeze=True)]
     strikes += [Strike(role, phase) for role in MOVE_ROLES for phase in MOVE_PHASES]
     strikes += [Strike(role, phase, freeze=True) for role in (Role.SOURCE, Role.TARGET) for phase in MOVE_PHASES]
     strikes += [Strike(Role.LEADER, phase, freeze=True) for phase in (Phase.ORDERED, Phase.RELEASED, Phase.ADOPTED)]
+    strikes += [Strike(Role.SOURCE, phase, also=Role.TARGET) for phase in (Phase.ORDERED, Phase.RELEASED)]
+    strikes += [Strike(Role.LEADER, phase, also=Role.SOURCE) for phase in (Phase.ORDERED, Phase.ADOPTED)]
+    strikes += [Strike(Role.LEADER, phase, also=Role.TARGET) for phase in (Phase.RELEASED, Phase.ADOPTING)]
     kinds = [Kind(s.name, s.inflict, s.phase is not Phase.NONE, _group(s)) for s in strikes]
     kinds.append(Kind("kill worker at any instant", kill_at_any_instant, group="epoch"))
     kinds.append(Kind("restart the broker", restart_the_broker, group="broker"))

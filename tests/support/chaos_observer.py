@@ -14,12 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from confluent_kafka import Message, TopicPartition
+from confluent_kafka import Message
 
 from kstate.keyspace import KeyRange, partition_of, slot_of
 from tests.support.chaos_oracle import chained
+from tests.support.chaos_reader import SteadyReader
 from tests.support.chaos_records import ACCOUNTS, GROUPS, PARTITIONS, Ints, key_bytes, keys_of
-from tests.support.oracle import partitions_of, reader
 
 CELLS = 16
 """Ranges of slots per partition whose gaps are measured."""
@@ -111,9 +111,8 @@ class Observer:
         self._recoveries: list[Recovery] = []
         self._cells = {operator: np.zeros(PARTITIONS * CELLS) for operator in topics.values() if operator}
         self._cell_of = {operator: _cells(operator) for operator in self._cells}
-        self._consumer = reader(servers, fetch_max_bytes="8000000", queued_max_messages_kbytes="65536")
-        places = [place for topic in topics for place in partitions_of(self._consumer, topic)]
-        self._consumer.assign([TopicPartition(place.topic, place.partition, 0) for place in places])
+        places = [(topic, partition) for topic in topics for partition in range(PARTITIONS)]
+        self.reader = SteadyReader(servers, dict.fromkeys(places, 0))
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="observer", daemon=True)
@@ -150,20 +149,19 @@ class Observer:
     def _run(self) -> None:
         try:
             while not self._stopping.is_set():
-                messages = self._consumer.consume(CONSUMED, 0.03)
+                messages = self.reader.consume(CONSUMED, 0.03)
                 if messages:
                     self._take(messages, time.monotonic())
-            self._consumer.close()
+            self.reader.close()
         except Exception as failure:  # noqa: BLE001 - shown by whoever looks at the observer
             self.failure = failure
 
     def _take(self, messages: list[Message], now: float) -> None:
         batches: dict[tuple[str, int], list[tuple[int, bytes, bytes]]] = {}
         for message in messages:
-            if message.error() is None:
-                place = message.topic() or "", message.partition() or 0
-                record: tuple[int, bytes, bytes] = message.offset() or 0, message.key(), message.value()  # type: ignore[assignment]
-                batches.setdefault(place, []).append(record)
+            place = message.topic() or "", message.partition() or 0
+            record: tuple[int, bytes, bytes] = message.offset() or 0, message.key(), message.value()  # type: ignore[assignment]
+            batches.setdefault(place, []).append(record)
         for (topic, partition), batch in batches.items():
             self._taken(topic, partition, batch, now)
 

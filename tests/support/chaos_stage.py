@@ -47,7 +47,9 @@ class Outcome:
     first_s: float | None = None
     """From the blow to the next committed output of the keys that it struck."""
     recovered_s: float | None = None
-    """The same, of the last of the tiles that it struck; of a leader to the next term."""
+    """The same, of the last of the tiles that it struck."""
+    led_s: float | None = None
+    """Until somebody else led."""
     settled_s: float | None = None
     """Until everything ran again and no backlog was left."""
     stuck: str = ""

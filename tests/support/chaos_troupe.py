@@ -64,6 +64,8 @@ class Troupe:
     cluster: Cluster
     players: dict[str, Player] = field(default_factory=dict)
     exits: list[Exit] = field(default_factory=list)
+    damaged: set[str] = field(default_factory=set)
+    """Names whose local store was damaged on purpose: one of their processes may end because of it."""
     _killed: set[int] = field(default_factory=set)
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _stopping: threading.Event = field(default_factory=threading.Event)
