@@ -10,6 +10,7 @@ from kstate.clock import run_steps
 from kstate.errors import KstateError
 from kstate.keyspace import FULL_RANGE, partition_of, slot_of
 from kstate.plan import Plan, Shard, Tile, TopicPartition, backup_topic
+from kstate.progress import SlotMap
 from kstate.state.layout import key_suffix, shard_bounds, shard_prefix
 from kstate.state.partial_cells import is_cell, parse_cell
 from kstate.state.partition import object_within
@@ -123,9 +124,17 @@ def state_violations(cluster: Cluster, expected: Expected) -> Iterator[Violation
 
 
 def _local(cluster: Cluster, tile: Tile) -> MemoryStore | None:
-    """The store of a tile's owner; None for one that crashed and will not come back: its last writes may be lost."""
+    """The store of who runs a tile, to the end of a bounded run; None for one that crashed, or had only just got it:
+    where the job was over by then its last writes may be lost, or not all restored.
+    """
     process = cluster.processes.get(tile.worker or "")
-    return None if process is None or process.status is Status.CRASHED else cluster.stores[process.name]
+    if process is None or process.status is Status.CRASHED:
+        return None
+    running = [
+        t for t in cluster.workers[process].load.snapshot.tiles if t.phase == "running" and t.shard == tile.shard
+    ]
+    covered = SlotMap((t.key_range, True) for t in running)
+    return None if covered.gaps(tile.key_range) else cluster.stores[process.name]
 
 
 def _partial_faults(cluster: Cluster, plan: Plan, restored: MemoryStore, expected: int) -> Iterator[Violation]:

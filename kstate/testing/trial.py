@@ -175,12 +175,14 @@ def _split(run: Simulation, operators: Collection[str]) -> None:
     assert plan is not None, "a cluster at rest has a plan"
     for tile in plan.tiles:
         if tile.shard.operator in operators:
-            order = Order(f"split {tile.shard}", OrderKind.SPLIT, tile.shard, at=SLOTS // 2)
-            for _ in range(ORDERS_MAX):
-                send_order(run.cluster, order)
-                run.world.run(lambda name=order.id: name in run.cluster.verdicts and run.at_rest(), ORDER_TURNS)
-                if order.id in run.cluster.verdicts and run.at_rest():
-                    break
+            _carry_out(run, Order(f"split {tile.shard}", OrderKind.SPLIT, tile.shard, at=SLOTS // 2))
+
+
+def _carry_out(run: Simulation, order: Order) -> None:
+    for _ in range(ORDERS_MAX):
+        send_order(run.cluster, order)
+        if run.world.run(lambda: order.id in run.cluster.verdicts and run.at_rest(), ORDER_TURNS):
+            return
 
 
 @dataclass(slots=True)
