@@ -6,6 +6,9 @@ proxy. The first listener is plain and direct.
 
 from __future__ import annotations
 
+import gc
+import os
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from kstate.adapters.broker_setup import HOST, free_port
 from kstate.adapters.embedded_broker import BrokerSettings, EmbeddedBroker
-from kstate.testing.real_kafka import docker_required
+from kstate.testing.real_kafka import _short, _silence, docker_required
 from tests.support.tcp_proxy import TcpProxy
 
 if TYPE_CHECKING:
@@ -81,21 +84,14 @@ def chaos_broker(doors: int) -> Iterator[ChaosBroker]:
         inner = [free_port() for _ in proxies]
         for proxy, port in zip(proxies, inner, strict=True):
             proxy.target = f"{HOST}:{port}"
-        if _docker_answers():
-            container = stack.enter_context(_container(inner, proxies))
+        container = _container(inner, proxies)
+        if not isinstance(container, str):
+            stack.callback(container.stop)
             yield ChaosBroker(container.bootstrap_servers, "container", _Container(container), proxies)
             return
-        assert not docker_required(), "KSTATE_REQUIRE_DOCKER is set, but Docker does not answer"
+        assert not docker_required(), f"KSTATE_REQUIRE_DOCKER is set, but there is no container: {container}"
         broker = stack.enter_context(EmbeddedBroker(_settings(inner, proxies)))
         yield ChaosBroker(broker.bootstrap_servers, "embedded broker", _Embedded(broker), proxies)
-
-
-def _docker_answers() -> bool:
-    from testcontainers.core.docker_client import DockerClient
-
-    from kstate.testing.real_kafka import _silence
-
-    return _silence(DockerClient) is None
 
 
 def _settings(inner: list[int], proxies: tuple[TcpProxy, ...]) -> BrokerSettings:
@@ -122,11 +118,27 @@ def _protocols(doors: int) -> str:
     return ",".join(f"{name}:PLAINTEXT" for name in names)
 
 
-@contextmanager
-def _container(inner: list[int], proxies: tuple[TcpProxy, ...]) -> Iterator[KafkaContainer]:
-    """The container of the tests with more listeners, each published on a port of this machine."""
-    import os
+def _container(inner: list[int], proxies: tuple[TcpProxy, ...]) -> KafkaContainer | str:
+    """A container that serves, or the reason why there is none."""
+    from testcontainers.core.docker_client import DockerClient
 
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # the client of a silent Docker leaves sockets open
+        silence = _silence(DockerClient)
+        gc.collect()
+        if silence is not None:
+            return f"Docker does not answer: {silence}"
+        container = _with_doors(inner, proxies)
+        try:
+            return container.start()
+        except Exception as failed:  # noqa: BLE001 - whatever Docker has against it, the reason is shown
+            if container._container is not None:
+                container.stop()
+            return f"{container.image} does not run: {_short(failed)}"
+
+
+def _with_doors(inner: list[int], proxies: tuple[TcpProxy, ...]) -> KafkaContainer:
+    """The container of the tests with more listeners, each published on a port of this machine."""
     from kstate.testing.kafka_container import CLIENT_PORT, DEFAULT_IMAGE, KafkaContainer
 
     container = KafkaContainer(os.environ.get("KSTATE_KAFKA_IMAGE") or DEFAULT_IMAGE)
@@ -143,8 +155,4 @@ def _container(inner: list[int], proxies: tuple[TcpProxy, ...]) -> Iterator[Kafk
     for n in doors:
         container.with_bind_ports(ports[n], inner[n])
         proxies[n].target = f"{container.host}:{inner[n]}"
-    started = container.start()
-    try:
-        yield started
-    finally:
-        started.stop()
+    return container

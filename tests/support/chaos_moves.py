@@ -15,7 +15,7 @@ from tests.support.chaos_control import ControlWatch
 from tests.support.chaos_troupe import Troupe
 
 REPEAT_S = 1.0
-GIVE_UP_S = 15.0
+GIVE_UP_S = 150.0
 PAUSE_S = (0.3, 1.5)
 """Between the end of one move and the next order."""
 TILES_MAX = 4
