@@ -122,7 +122,7 @@ class Report:
             "landed": len(self.outcomes),
             **sums,
             "by_kind": self.by_kind(),
-            **asdict(self),
+            **{name: value for name, value in asdict(self).items() if name != "folder"},
         }
         return json.dumps(body, indent=1, default=str)
 
