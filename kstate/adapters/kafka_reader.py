@@ -24,9 +24,10 @@ from kstate.plan import TopicPartition
 _SILENCE_SECONDS: Final = 15.0
 """A reader that saw trouble and got nothing for so long asks whether the broker is still there."""
 _DEAF_SECONDS: Final = 10.0
-"""A partition that was assigned tells of records or of its end within a second. If it does not, though the broker
-answers, the client has lost track of it: partitions that come or go while a broker is away may do that to librdkafka.
+"""A partition with records behind the position brings them within a second. If it does not, the client has lost track
+of it: a broker that goes away at the wrong moment may do that to librdkafka (its issue 4492), which says nothing of it.
 """
+_LOGGER = logging.getLogger("kstate.kafka")
 _CONSUME_MAX: Final = 1_000_000
 """The client's limit for one call."""
 
@@ -84,6 +85,8 @@ class Offsets(Protocol):
 
     def start_offsets(self, partitions: list[TopicPartition]) -> Any: ...
 
+    def end_offsets(self, partitions: list[TopicPartition], *, committed: bool) -> Mapping[TopicPartition, int]: ...
+
 
 class KafkaReader:
     """`Reader` on Kafka."""
@@ -101,7 +104,7 @@ class KafkaReader:
         """Raised by the polls after the one that gave out the records before them."""
         self._silent_since: float | None = None
         self._unheard: dict[TopicPartition, float] = {}
-        """Since when a partition is assigned of which nothing was heard."""
+        """Since when nothing was heard of a partition that was assigned then, or that trouble may have hit."""
 
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
         self._positions = dict(positions)
@@ -165,6 +168,9 @@ class KafkaReader:
         except ClientCallError as error:
             raise self._watch.judged(error, "reading") from error
         self._check_identity()
+        if self._watch.troubles:
+            now = self._clock.monotonic()
+            self._unheard = dict.fromkeys(self._positions, now) | self._unheard
         self._listen(silent=not found)
         if self._unheard:
             for item in found:
@@ -177,14 +183,18 @@ class KafkaReader:
         return found
 
     def _mend_deafness(self) -> None:
-        """Read with a new client when one of the partitions has not been heard of for too long."""
+        """Read with a new client when there is more of a partition that has not been heard of for too long."""
         now = self._clock.monotonic()
-        deaf = [source for source, since in self._unheard.items() if now - since >= _DEAF_SECONDS]
+        due = [source for source, since in self._unheard.items() if now - since >= _DEAF_SECONDS]
+        due = [source for source in due if source in self._positions]
+        if not due:
+            return
+        self._unheard |= dict.fromkeys(due, now)
+        ends = self._log.end_offsets(due, committed=True)
+        deaf = [source for source in due if ends[source] > self._positions[source]]
         if not deaf:
             return
-        self._unheard = dict.fromkeys(self._unheard, now)
-        self._log.start_offsets(deaf[:1])
-        self._watch.log(logging.WARNING, "nothing is heard of %s: reading with a new client", deaf[0])
+        _LOGGER.warning("nothing is heard of %s, which goes on: reading with a new client", deaf[0])
         try:
             self._client.renew()
         except ClientCallError as error:

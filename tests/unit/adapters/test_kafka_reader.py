@@ -61,6 +61,8 @@ class Surroundings:
     now: float = 0.0
     reachable: bool = True
     missing: TopicPartition | None = None
+    end: int = 1_000
+    """Of every partition."""
 
     def monotonic(self) -> float:
         return self.now
@@ -81,6 +83,11 @@ class Surroundings:
     def start_offsets(self, partitions: list[TopicPartition]) -> Any:
         if not self.reachable:
             raise RetryableError("nobody answers")
+
+    def end_offsets(self, partitions: list[TopicPartition], *, committed: bool) -> dict[TopicPartition, int]:
+        assert committed, "what stands behind an open transaction is nobody's to read"
+        self.start_offsets(partitions)
+        return dict.fromkeys(partitions, self.end)
 
 
 @pytest.fixture
@@ -253,18 +260,20 @@ def test_other_refusals_of_the_client_are_raised(reader: KafkaReader, watch: Cli
 def test_a_silence_with_trouble_is_looked_into_after_a_while(
     client: FakeConsumer, reader: KafkaReader, watch: ClientWatch, around: Surroundings
 ) -> None:
-    """A broker that answers a question is only quiet; one that does not is a RetryableError, each 15 s anew."""
+    """A broker that answers a question is only quiet; one that does not is a RetryableError, again and again."""
     client.answers = [[eof(A, 10), eof(B, 0)]]
     reader.poll(100, 0)
-    around.reachable = False
-    for _ in range(3):
+    around.reachable, around.end = False, 0
+    raised: list[float] = []
+    for second in range(60):
         watch.troubles.append("Disconnected")
-        assert reader.poll(100, 0) == []
-        around.now += 14
-        assert reader.poll(100, 0) == []
-        around.now += 2
-        with pytest.raises(RetryableError):
-            reader.poll(100, 0)
+        around.now = second
+        try:
+            assert reader.poll(100, 0) == []
+        except RetryableError:
+            raised.append(second)
+    assert raised[0] == 10
+    assert 5 <= len(raised) <= 10
     around.reachable = True
     around.now += 16
     for _ in range(3):
@@ -464,3 +473,36 @@ def test_a_partition_that_came_later_is_watched_too(
     around.now = 111.0
     reader.poll(10, 0.0)
     assert (client.renewed, client.assigned) == (1, {A: 5, B: 1})
+
+
+def test_a_partition_that_trouble_made_deaf_is_read_by_a_new_client(
+    client: FakeConsumer, reader: KafkaReader, watch: ClientWatch, around: Surroundings
+) -> None:
+    """It was heard of before; the broker went away and came back, and the library never asks for it again."""
+    client.answers = [[eof(A, 10), eof(B, 0)]]
+    reader.poll(100, 0)
+    around.end = 10
+    watch.troubles.append("Disconnected")
+    for _ in range(2):
+        reader.poll(100, 0)
+        client.answers.append([Event(A, "_PARTITION_EOF", "", 10)])
+        around.now += 11
+    assert client.renewed == 1, "of b[1] there is more than was read"
+    assert client.assigned == {A: 10, B: 0}
+
+
+def test_an_input_that_is_quiet_after_trouble_keeps_its_client(
+    client: FakeConsumer, reader: KafkaReader, watch: ClientWatch, around: Surroundings
+) -> None:
+    """There is nothing behind its position: it is asked now and then until it is heard of."""
+    client.answers = [[eof(A, 10), eof(B, 10)]]
+    reader.poll(100, 0)
+    around.end = 10
+    watch.troubles.append("Disconnected")
+    for _ in range(5):
+        reader.poll(100, 0)
+        around.now += 11
+    assert client.renewed == 0
+    around.end = 11
+    reader.poll(100, 0)
+    assert client.renewed == 1
