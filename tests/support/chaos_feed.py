@@ -28,6 +28,10 @@ CATCH_UP = 2.0
 TRANSACTION_EVERY_S = 4.0
 TRANSACTION_RECORDS = 300
 ABORTED_OF = 3
+PAUSE = ".pause"
+"""Suffix of a file beside the counter: while it is there only a trickle is written, and the rest is not made up for."""
+TRICKLE = 0.05
+"""Of the rate: an input must not fall idle, or its watermark would go by the clock and the next records were late."""
 FLUSH_SECONDS = 120.0
 
 
@@ -176,9 +180,10 @@ class FeedProcess:
         before = transaction_at = time.monotonic()
         while not self._stopping and self.next < orders.count:
             time.sleep(TICK_SECONDS)
-            now = time.monotonic()
-            credit = min(credit + (now - before) * orders.rate, orders.rate * 60.0)
-            size = min(int(credit), int(CATCH_UP * orders.rate * (now - before)), orders.count - self.next)
+            now, paused = time.monotonic(), self._counter.with_suffix(PAUSE).exists()
+            rate = orders.rate * TRICKLE if paused else orders.rate
+            credit = min(credit + (now - before) * rate, rate * 60.0)
+            size = min(int(credit), int(CATCH_UP * rate * (now - before)), orders.count - self.next)
             size = max(size, 0)  # a transaction may have been ahead of time
             before = now
             credit -= size

@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,7 @@ from pathlib import Path
 from tests.support.chaos_broker import ChaosBroker, chaos_broker
 from tests.support.chaos_control import ControlWatch, waited
 from tests.support.chaos_faults import SHORT, Kind, all_kinds, endless, noted
-from tests.support.chaos_feed import Orders, Progress
+from tests.support.chaos_feed import PAUSE, Orders, Progress
 from tests.support.chaos_moves import Mover
 from tests.support.chaos_observer import Observer
 from tests.support.chaos_oracle import Given, Verdict, judge_accounts, judge_groups, judge_windows, read_table, total
@@ -44,6 +45,10 @@ START_SECONDS = 120.0
 DRAIN_SECONDS = 180.0
 QUIET_SECONDS = 2.0
 """After the last result, for whatever may still come and must not."""
+BACKLOG_SECONDS = (5.0, 20.0)
+"""The feed slows down when the backlog is more than the second, until it is below the first: load is bounded."""
+RATE_PROMISED = 10_000
+"""What the long form must have written per second, on average, while faults were inflicted."""
 CALM_SECONDS = (0.3, 1.5)
 """Between a recovery and the next fault."""
 SETTINGS = {
@@ -88,6 +93,8 @@ class Report:
     """Committed input records."""
     records_per_s: float = 0.0
     """Written by the feed while the faults lasted."""
+    paused_s: float = 0.0
+    """How long the feed was slowed down because the backlog was too long."""
     observed: int = 0
     outcomes: list[Outcome] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
@@ -232,6 +239,7 @@ class _Run:
                 self._cluster, self._broker, troupe, control, observer, mover, self._counter, self._dice,
                 self._scale.rate, self._scale.freeze_s,
             )  # fmt: skip
+            stack.enter_context(_bounded(stage, self._counter.with_suffix(PAUSE), report=self._report))
             try:
                 if waited(lambda: stage.progress().written > 0 and stage.up_to_date(), START_SECONDS):
                     self._inflict(stage, feeder)
@@ -409,10 +417,39 @@ class _Run:
             report.longest_gap_s = round(longest.seconds, 2)
             around = [o.kind for o in report.outcomes if o.at <= longest.ended - stage.began]
             report.longest_gap = f"{longest.cell}, after {around[-1]!r}" if around else longest.cell
-        if report.records_per_s < 0.95 * self._scale.rate:
-            self._say(f"the load was {report.records_per_s:,.0f} records/s, {self._scale.rate:,} were asked for")
+        if report.paused_s:
+            self._say(
+                f"the feed was slowed down for {report.paused_s:.0f} s: the job did not keep up with it on this machine"
+            )
+        if report.records_per_s < RATE_PROMISED and self._scale.rate >= RATE_PROMISED and not self._scale.in_order:
+            self._fail(f"the load was {report.records_per_s:,.0f} records/s, {RATE_PROMISED:,} are promised")
         if report.counted < self._scale.faults:
             self._fail(f"only {report.counted} faults counted, {self._scale.faults} are asked for")
+
+
+@contextmanager
+def _bounded(stage: Stage, pause: Path, report: Report) -> Iterator[None]:
+    """Slow the feed down while the backlog is too long."""
+    over = threading.Event()
+
+    def watch() -> None:
+        low, high = (seconds * stage.rate for seconds in BACKLOG_SECONDS)
+        while not over.wait(0.25):
+            if pause.exists():
+                report.paused_s += 0.25
+                if stage.lag() < low:
+                    pause.unlink(missing_ok=True)
+            elif stage.lag() > high:
+                pause.touch()
+
+    thread = threading.Thread(target=watch, name="bound", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(5)
+        pause.unlink(missing_ok=True)
 
 
 _FIELDS = {"running": 3, "groups": 3, "windows": 4, "group-windows": 4}
