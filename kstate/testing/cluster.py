@@ -31,6 +31,7 @@ from kstate.messages import (
     WorkerDied,
 )
 from kstate.plan import Member, Plan, Tile, TopicPartition, control_topic, reports_topic
+from kstate.progress import SlotMap
 from kstate.testing.memory_store import MemoryStore
 from kstate.testing.world import Process, Status, World
 from kstate.wire import decode_control, encode_report
@@ -266,8 +267,12 @@ class Cluster:
             return False
         if not all(worker.at_rest for worker in self.live.values()):
             return False
+        if not all(plan.member(incarnation) for incarnation in self.live):
+            return False
         beats = {incarnation: worker.load.snapshot for incarnation, worker in self.live.items()}
-        return all(self._is_done(tile, beats) for tile in plan.tiles) and not _touching(plan)
+        if not all(self._is_done(tile, beats) for tile in plan.tiles):
+            return False
+        return not _touching(plan) and not any(self._uncopied(plan, beats))
 
     def unrest(self) -> Iterator[str]:
         """Why it is not settled, for people."""
@@ -283,6 +288,19 @@ class Cluster:
         beats = {incarnation: worker.load.snapshot for incarnation, worker in self.live.items()}
         yield from (f"{tile} of {tile.worker} is not done" for tile in plan.tiles if not self._is_done(tile, beats))
         yield from (f"{tile} of {tile.worker} is not joined with the one before" for tile in _touching(plan))
+        yield from (f"{incarnation} is no member" for incarnation in self.live if not plan.member(incarnation))
+        yield from self._uncopied(plan, beats)
+
+    def _uncopied(self, plan: Plan, beats: Mapping[str, Heartbeat]) -> Iterator[str]:
+        """The tiles that have not as many warm standbys as there are to be."""
+        wanted = self.blueprint.settings.recovery.standbys
+        able = {member.incarnation for member in plan.members} - set(plan.drained)
+        for tile in plan.tiles if wanted else ():
+            names = {s.worker for s in plan.standbys if (s.shard, s.key_range) == (tile.shard, tile.key_range)}
+            warm = [name for name in names if name in beats and _is_warm(beats[name], tile)]
+            expected = min(wanted, len(able - {tile.worker}))
+            if len(warm) != expected or len(names) != expected:
+                yield f"{tile} has {len(warm)} warm standbys of {len(names)}, expected {expected}"
 
     def _is_done(self, tile: Tile, beats: Mapping[str, Heartbeat]) -> bool:
         beat = beats.get(tile.worker or "")
@@ -317,6 +335,12 @@ def _touching(plan: Plan) -> list[Tile]:
         for left, right in pairwise(tiles)
         if (left.shard, left.worker, left.key_range.hi) == (right.shard, right.worker, right.key_range.lo)
     ]
+
+
+def _is_warm(beat: Heartbeat, tile: Tile) -> bool:
+    """Whether a worker has a copy of a tile that is not behind."""
+    warm = (t for t in beat.tiles if t.phase == "warm" and t.shard == tile.shard)
+    return not SlotMap((t.key_range, True) for t in warm).gaps(tile.key_range)
 
 
 def _runs(piece: TileReport, tile: Tile) -> bool:

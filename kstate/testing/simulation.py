@@ -127,7 +127,7 @@ class Simulation:
     def halt(self, topic: str, partitions: int) -> None:
         """Something that only people can mend: an input is made anew, with another partition count. All must stop."""
         self.world.log.recreate_topic(topic, partitions)
-        if not self.world.run(self._is_over, REST_TURNS_MAX):
+        if not self.world.run(self._is_halted, REST_TURNS_MAX):
             self.oracle.report(Kind.WEDGED, "the job is to halt, but not everybody stops")
 
     def unrest(self) -> str:
@@ -171,6 +171,13 @@ class Simulation:
     def _is_over(self) -> bool:
         """No worker or leader is left, and none will be started."""
         return self.world.quiet and all(process.role == "outside" for process in self.world.running())
+
+    def _is_halted(self) -> bool:
+        """Nobody is left but workers whom no plan names: they wait for somebody who leads the job again."""
+        plan = self.cluster.plan()
+        members = {member.incarnation for member in plan.members} if plan else set()
+        left = [process for process in self.world.running() if process.role != "outside"]
+        return self.world.quiet and all(p.main.at == "waiting" and p.incarnation not in members for p in left)
 
     def _check_ends(self) -> None:
         """No process may die of anything but what its contract names."""

@@ -7,11 +7,13 @@ python -m kstate.testing.simulator --first SEED --seeds 1 --until-failure
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from random import Random
 from time import process_time
 
 import pytest
 
+from kstate.config import RecoverySettings
 from kstate.testing.schedule import HostileDirector
 from kstate.testing.simulation import Outcome, Scenario, Simulation
 from kstate.testing.simulator import simulate
@@ -61,6 +63,19 @@ def test_every_window_of_an_epoch_was_hit(outcomes: tuple[Summary, list[Outcome]
     assert [step for step in windows.split() if not summary.hit["worker", step]] == []
 
 
+def test_moves_were_met_in_many_situations(outcomes: tuple[Summary, list[Outcome], float]) -> None:
+    """At each stage, with its source, its target and the leader in all conditions; each of the three was hit there."""
+    summary, _, _ = outcomes
+    assert len(summary.combinations) >= 100
+    assert {combination.stage for combination in summary.combinations} == {"warm", "ordered", "released", "adopted"}
+    every = {"well", "held", "in doubt", "gone", "dead", "out"}
+    assert {combination.source for combination in summary.combinations} == every
+    assert {combination.target for combination in summary.combinations} == every
+    hits = Counter(role for role, _ in summary.hit.elements())
+    assert all(hits[role] >= 5 for role in ("source", "releaser", "target", "adopter", "mover"))
+    assert all(summary.answers[answer] > 20 for answer in ("begun", "refused", "nothing to do"))
+
+
 def test_it_is_cheap_enough_to_be_run_often(outcomes: tuple[Summary, list[Outcome], float]) -> None:
     """Hundreds of seeds a minute."""
     _, _, rate = outcomes
@@ -77,7 +92,7 @@ def test_the_same_seed_tells_the_same_story() -> None:
     "scenario",
     [
         Scenario(workers=1, leaders=1),
-        Scenario(workers=3, leaders=2),
+        Scenario(workers=3, leaders=2, orders=6, recovery=RecoverySettings(standbys=1, parallelism=2)),
         Scenario(workers=2, leaders=1, until_end=True),
     ],
 )
