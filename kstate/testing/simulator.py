@@ -12,8 +12,9 @@ from __future__ import annotations
 import gc
 import sys
 from argparse import ArgumentParser
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing, contextmanager
 from random import Random
 from time import monotonic
 
@@ -36,6 +37,8 @@ BOUNDED_SHARE = 0.12
 """Of the seeds: bounded runs."""
 HALTED_SHARE = 0.08
 """Of the others: in the end the job is made to halt."""
+CHUNK = 8
+"""Seeds that a process is given at once."""
 QUIET_SHARE = 0.2
 """Of the seeds: nobody orders anything."""
 
@@ -99,20 +102,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=1, help="the first seed")
     parser.add_argument("--seeds", type=int, default=500, help="how many seeds")
     parser.add_argument("--until-failure", action="store_true", help="stop at the first violation and tell its story")
+    parser.add_argument("--processes", type=int, default=1, help="so many at once")
     options = parser.parse_args(arguments)
     summary, failed, started = Summary(), 0, monotonic()
-    for seed in range(options.first, options.first + options.seeds):
-        outcome = simulate(seed)
-        summary.add(outcome)
-        if outcome.violations:
-            failed += 1
-            _say(outcome if options.until_failure else f"seed {seed}: {outcome.violations[0]}")
-            if options.until_failure:
-                break
+    seeds = range(options.first, options.first + options.seeds)
+    with closing(_outcomes(seeds, options.processes)) as outcomes:
+        for outcome in outcomes:
+            summary.add(outcome)
+            if outcome.violations:
+                failed += 1
+                _say(outcome if options.until_failure else f"seed {outcome.seed}: {outcome.violations[0]}")
+                if options.until_failure:
+                    break
     rate = summary.seeds / (monotonic() - started) * 60
     _say(summary)
     _say(f"{rate:.0f} seeds a minute, {failed} with violations; steps never taken: {summary.never_taken() or 'none'}")
     return 1 if failed else 0
+
+
+def _outcomes(seeds: Sequence[int], processes: int) -> Generator[Outcome]:
+    """In the order of the seeds."""
+    if processes == 1:
+        yield from map(simulate, seeds)
+        return
+    with ProcessPoolExecutor(processes) as pool:
+        try:
+            yield from pool.map(simulate, seeds, chunksize=CHUNK)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _say(what: object) -> None:
