@@ -42,7 +42,7 @@ from kstate.worker.worker import Worker
 NOT_RESTARTED = FINAL_EXIT_CODES | {0}
 """Exit codes after which starting again would change nothing."""
 
-RESTING = frozenset({"idle", "waiting", "standing-by", "await-news"})
+RESTING = frozenset({"idle", "waiting", "standing-by"})
 """Steps at which a process has nothing to do."""
 
 
