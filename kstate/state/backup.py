@@ -98,6 +98,11 @@ class BackupReader:
             proven.clear(key_range)
         return proven
 
+    @property
+    def whole(self) -> bool:
+        """No block lacks its marker so far: what was read last ends an epoch."""
+        return not self._waiting
+
     def finish(self) -> Lineage:
         """The lineage at a fresh end (S1), where no block may lack its marker and every chain must have a base."""
         torn = [offset for blocks in self._waiting.values() for offset, _ in blocks]

@@ -158,7 +158,7 @@ class Follower:
         reading = self._reading or (yield from self._begin(end))
         while reading.position < end:
             yield self._look(reading, end)
-        while not ready(reading.proof.lineage):
+        while not (ready(reading.proof.lineage) and (reading.proof.whole or self._stands_at_end(reading))):
             step = self._keep(reading, self._look(reading))
             yield AWAIT_RELEASE if step.wait else step
         lineage = reading.proof.finish()
@@ -227,6 +227,10 @@ class Follower:
         self.caught_up = at_end is not None or (self.caught_up and dry)
         if not self.caught_up and not dry and reading.position >= self._known_end:
             self._known_end = self._log.end_offsets([self._source], committed=True)[self._source]
+
+    def _stands_at_end(self, reading: _Reading) -> bool:
+        """At the last stable offset, where blocks and their marker are there together; a look may end between them."""
+        return reading.reader is not None and reading.reader.at_end().get(self._source) == reading.position
 
     def _keep(self, reading: _Reading, step: Step) -> Step:
         """Write what a look brought, together with the lineage entry that it makes true."""

@@ -13,6 +13,7 @@ from kstate.clock import Step, Steps
 from kstate.config import Settings
 from kstate.errors import BackupLogError, DataLossError, RetryableError
 from kstate.keyspace import FULL_RANGE, KeyRange
+from kstate.state.backup import backup_messages
 from kstate.state.follow import Follower
 from kstate.state.lineage import Lineage, released
 from kstate.state.restore import RestoreTarget, forget
@@ -197,6 +198,35 @@ def test_half_a_release_is_none(bench: Bench) -> None:
     assert next(steps).name == "await-release"
     bench.backup.release({}, HIGH, move=9)
     finish(steps)
+
+
+def test_a_look_that_ends_within_an_epoch_is_not_where_the_range_is_taken_over(bench: Bench) -> None:
+    """Of one who does not know that he is dead: the release is there, and behind it what the true heir wrote."""
+    follower = follower_of(bench, LOW)
+    steps = follower.adopt(released_by(9, LOW))
+    while next(steps).name != "await-release":
+        continue
+    bench.backup.release({}, LOW, move=9)
+    bench.backup.commit_frames(bench.backup.checkpoint({entry(2): b"heir"}, LOW, writer="w-2", grant=9))
+    fetched = iter([Fault.SHORT, Fault.SHORT, Fault.EMPTY])
+    bench.backup.log.faults = lambda call: next(fetched, None) if call.operation == "poll" else None
+    bench.check(LOW, finish(steps))
+
+
+def test_a_torn_epoch_behind_a_release_is_told_of(bench: Bench) -> None:
+    """It does not wait for a marker that does not come."""
+    follower = follower_of(bench, LOW)
+    steps = follower.adopt(released_by(9, LOW))
+    while next(steps).name != "await-release":
+        continue
+    bench.backup.release({}, LOW, move=9)
+    torn = bench.backup.checkpoint({entry(2): b"heir"}, LOW, writer="w-2", grant=9)
+    producer = bench.backup.producer("w-2")
+    producer.begin()
+    producer.send(SOURCE.topic, backup_messages(torn, SOURCE.partition)[0])
+    producer.commit()
+    with pytest.raises(BackupLogError, match="torn"):
+        finish(steps)
 
 
 Scenario = Callable[[Bench], None]
