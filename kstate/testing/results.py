@@ -12,6 +12,7 @@ from kstate.keyspace import FULL_RANGE, partition_of, slot_of
 from kstate.plan import Plan, Shard, Tile, TopicPartition, backup_topic
 from kstate.progress import SlotMap
 from kstate.state.layout import key_suffix, shard_bounds, shard_prefix
+from kstate.state.lineage import stored_lineage
 from kstate.state.partial_cells import is_cell, parse_cell
 from kstate.state.partition import object_within
 from kstate.state.restore import RestoreTarget, restore
@@ -148,14 +149,15 @@ def _partial_faults(cluster: Cluster, plan: Plan, restored: MemoryStore, expecte
 
 
 def _paid(cluster: Cluster, plan: Plan, tile: Tile, store: MemoryStore) -> int:
-    """What the partial state's objects stand for within a tile."""
+    """What the partial state's objects stand for within a tile; what lies in slots without lineage is not there."""
     operator_id, state_id = plan.registry.operators["totals"], plan.registry.states["totals", "paid"]
     prefix, decode = shard_prefix(operator_id, tile.shard.partition), cluster.blueprint.codecs.value(Paid).decode
-    paid = 0
+    paid, lineage = 0, stored_lineage(store, operator_id, tile.shard.partition)
     for key, data in store.scan(*shard_bounds(operator_id, tile.shard.partition, FULL_RANGE)):
         if is_cell(suffix := key[len(prefix) :], {state_id}):
             cell = parse_cell(suffix)
-            if (part := cell.valid.overlap(tile.key_range)) is not None:
+            part = cell.valid.overlap(tile.key_range)
+            if part is not None and lineage.get(cell.valid.lo) is not None:
                 paid += object_within(decode(split_value(data).payload), cell.nominal, part).n
     return paid
 
