@@ -25,7 +25,7 @@ SMALL_STORE = {"KSTATE_STATE__STORE_BYTES": str(1 << 20)}
 
 BETWEEN_DROP_AND_INGEST = Order("dropped", hand=0)
 AFTER_THE_FIRST_INGEST = Order("ingested", hand=0)
-WHILE_READING = Order("restore-read", nth=2, hand=0)
+WHILE_READING = Order("restore-read", hand=0)
 
 
 def die(made: Cluster, order: Order) -> Event:
