@@ -26,7 +26,7 @@ from kstate.testing.world import Process, Status, World
 
 REST_TURNS_MAX = 12_000
 """A cluster without faults that is not at rest after so many turns is wedged."""
-LINGER_TURNS = 120
+LINGER_TURNS = 80
 """Turns after the cluster came to rest, in which late requests and zombies may still act."""
 STREAM_PARTITIONS = 2
 OBSERVED = Step("observed", wait=0.1)

@@ -25,9 +25,9 @@ from kstate.testing.simulation import Outcome, Scenario, Simulation
 from kstate.testing.summary import Summary
 from kstate.testing.work import SampleWork, Work
 
-FAULTS_S = 2.0
+FAULTS_S = 1.7
 """Virtual seconds after which faults end, if the schedule is not spent before."""
-STEPS_MAX = 900
+STEPS_MAX = 750
 """Steps after which faults end."""
 FAULTS_MIN_S = 1.0
 """Virtual seconds that every run is open to faults."""

@@ -22,7 +22,7 @@ from kstate.testing.work import SampleWork
 
 SEEDS = range(1, 301)
 CPU_SEEDS_PER_MINUTE_MIN = 200
-"""A quiet machine does 700; below this the world has become too dear to be run often."""
+"""A quiet machine does some 600; below this the world has become too dear to be run often."""
 
 pytestmark = [pytest.mark.simulation, pytest.mark.slow]
 
