@@ -267,7 +267,7 @@ class Cluster:
             return False
         if not all(worker.at_rest for worker in self.live.values()):
             return False
-        if not all(plan.member(incarnation) for incarnation in self.live):
+        if any(self._outside(plan)):
             return False
         beats = {incarnation: worker.load.snapshot for incarnation, worker in self.live.items()}
         if not all(self._is_done(tile, beats) for tile in plan.tiles):
@@ -288,8 +288,13 @@ class Cluster:
         beats = {incarnation: worker.load.snapshot for incarnation, worker in self.live.items()}
         yield from (f"{tile} of {tile.worker} is not done" for tile in plan.tiles if not self._is_done(tile, beats))
         yield from (f"{tile} of {tile.worker} is not joined with the one before" for tile in _touching(plan))
-        yield from (f"{incarnation} is no member" for incarnation in self.live if not plan.member(incarnation))
+        yield from (f"{incarnation} is no member" for incarnation in self._outside(plan))
         yield from self._uncopied(plan, beats)
+
+    def _outside(self, plan: Plan) -> Iterator[str]:
+        """Live workers that are to join: those of another build than the leader's wait for as long as it leads."""
+        builds = {incarnation: worker.load.snapshot.build for incarnation, worker in self.live.items()}
+        yield from (i for i, build in builds.items() if build == plan.build and not plan.member(i))
 
     def _uncopied(self, plan: Plan, beats: Mapping[str, Heartbeat]) -> Iterator[str]:
         """The tiles that have not as many warm standbys as there are to be."""
