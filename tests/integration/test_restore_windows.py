@@ -20,19 +20,24 @@ pytestmark = [pytest.mark.integration, pytest.mark.chaos]
 PARTITIONS = 2
 CHUNK = 6_000
 ROUNDS = 3
-SMALL_STORE = {"KSTATE_STATE__STORE_BYTES": str(1 << 20)}
-"""Sorted runs of 256 KiB: a restore ingests several."""
+STORE_BYTES = "KSTATE_STATE__STORE_BYTES"
+SMALL_STORE = str(1 << 20)
+"""Sorted runs of 256 KiB: a restore ingests at least one."""
+LARGE_STORE = str(64 << 20)
+"""All that is read stays in memory until the end: no step of the reading is one that ingests."""
 
 BETWEEN_DROP_AND_INGEST = Order("dropped", hand=0)
 AFTER_THE_FIRST_INGEST = Order("ingested", hand=0)
 WHILE_READING = Order("restore-read", hand=0)
 
 
-def die(made: Cluster, order: Order) -> Event:
+def die(made: Cluster, order: Order, store_bytes: str = SMALL_STORE) -> Event:
     """Start the worker, and see it killed in a window of its restore, before it adopted anything."""
     done = len(made.deeds("one"))
     made.order("one", order)
+    made.settings[STORE_BYTES] = store_bytes
     made.worker("one")
+    made.settings[STORE_BYTES] = SMALL_STORE
     event = made.await_deed("one", order, done)
     assert not [e for e in made.events("one") if e.pid == event.pid and e.step == "restored" and e.at > event.at]
     made.report_exit(event)
@@ -47,7 +52,7 @@ def test_a_worker_killed_while_it_restores_starts_over_and_nothing_of_the_droppe
     Killed after the drop, in mid-reading, and after the first sorted file was ingested in the same life as a drop. Then
     those keys come: they must be counted from where the backup says, the first time from nothing.
     """
-    with cluster(kstate_kafka.bootstrap_servers, "tally", tmp_path, **SMALL_STORE) as made:
+    with cluster(kstate_kafka.bootstrap_servers, "tally", tmp_path, **{STORE_BYTES: SMALL_STORE}) as made:
         server, results = made.bootstrap_servers, made.topic("tallies")
         create_topics(server, {made.topic("entries"): PARTITIONS, results: PARTITIONS})
         made.coordinator("--workers", "1")
@@ -63,7 +68,7 @@ def test_a_worker_killed_while_it_restores_starts_over_and_nothing_of_the_droppe
                 assert worker.wait(10) == 0, made.report()
                 spoil(made, "one", kstate_kafka.cluster_id, PARTITIONS)
                 die(made, BETWEEN_DROP_AND_INGEST)
-                die(made, WHILE_READING)
+                die(made, WHILE_READING, LARGE_STORE)
                 spoil(made, "one", kstate_kafka.cluster_id, PARTITIONS)
                 die(made, AFTER_THE_FIRST_INGEST)
             made.worker("one")
