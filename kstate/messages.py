@@ -62,6 +62,18 @@ class OrderAnswered:
 Control = TermStarted | WorkerDied | JobHalted | PlanPublished | OrderAnswered
 
 
+class TilePhase(StrEnum):
+    """How a worker stands with a key range; the values are those of the wire and of `kstate status`."""
+
+    RESTORING = "restoring"
+    """On its way to run."""
+    WARMING = "warming"
+    """A copy that is behind."""
+    WARM = "warm"
+    """A copy that stands within an epoch of the end of the backup log."""
+    RUNNING = "running"
+
+
 @dataclass(frozen=True, slots=True)
 class TileReport:
     """Where a worker stands with one piece it was granted; `progress` is committed progress by topic."""
@@ -69,9 +81,7 @@ class TileReport:
     shard: Shard
     key_range: KeyRange
     grant: int
-    phase: str
-    """"restoring": on its way to run. "warming": a copy that is behind. "warm": a copy that stands within an epoch
-    of the end of the backup log. "running"."""
+    phase: TilePhase
     epoch: int
     progress: Mapping[str, int]
     """Empty for copies, and while it is not known."""

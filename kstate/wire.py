@@ -25,6 +25,7 @@ from kstate.messages import (
     ProcessExited,
     Report,
     TermStarted,
+    TilePhase,
     TileReport,
     WorkerDied,
 )
@@ -151,7 +152,7 @@ def _tile_report_out(tile: TileReport) -> dict[str, object]:
     return {
         **place_out(tile.shard, tile.key_range),
         "grant": tile.grant,
-        "phase": tile.phase,
+        "phase": tile.phase.value,
         "epoch": tile.epoch,
         "progress": dict(tile.progress),
         "behind": tile.behind,
@@ -176,7 +177,7 @@ def _tile_report_in_v2(item: object, where: str) -> TileReport:
 def _older_fields(fields: Fields) -> TileReport:
     """What all versions say of a tile."""
     shard, key_range, grant = shard_in(fields), range_in(fields), fields.whole("grant")
-    phase, epoch, progress = fields.text("phase"), fields.whole("epoch"), fields.numbers("progress")
+    phase, epoch, progress = fields.choice("phase", TilePhase), fields.whole("epoch"), fields.numbers("progress")
     return TileReport(shard, key_range, grant, phase, epoch, progress)
 
 

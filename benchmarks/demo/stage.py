@@ -12,7 +12,7 @@ from benchmarks.demo.screen import Figures, Rate, Screen
 from benchmarks.demo.standing import unsettled
 from benchmarks.demo.watch import Watch
 from kstate.adapters.guard import GuardedProcess
-from kstate.messages import Heartbeat
+from kstate.messages import Heartbeat, TilePhase
 from kstate.plan import Plan
 
 TICK_SECONDS = 0.01
@@ -136,10 +136,10 @@ class Stage:
 
 def told(beat: Heartbeat) -> str:
     """A worker for people."""
-    running = sum(tile.phase == "running" for tile in beat.tiles)
-    others = [f", {n} {phase}" for phase in ("restoring", "warming", "warm") if (n := _count(beat, phase))]
+    running = sum(tile.phase == TilePhase.RUNNING for tile in beat.tiles)
+    others = [f", {n} {phase}" for phase in TilePhase if phase != TilePhase.RUNNING and (n := _count(beat, phase))]
     return f"{beat.name} (process {beat.pid}): {running} tiles{''.join(others)}, busy {beat.busy_percent}%"
 
 
-def _count(beat: Heartbeat, phase: str) -> int:
+def _count(beat: Heartbeat, phase: TilePhase) -> int:
     return sum(tile.phase == phase for tile in beat.tiles)

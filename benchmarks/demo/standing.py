@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from kstate.messages import Heartbeat
+from kstate.messages import Heartbeat, TilePhase
 from kstate.plan import Plan, Tile
-
-RUNNING = "running"
 
 
 def unsettled(plan: Plan | None, beats: Mapping[str, Heartbeat], workers: int) -> str:
@@ -31,7 +29,7 @@ def runs(tile: Tile, beats: Mapping[str, Heartbeat]) -> bool:
     parts = [
         report.key_range.overlap(tile.key_range)
         for report in beat.tiles
-        if report.shard == tile.shard and report.phase == RUNNING and report.grant >= tile.grant
+        if report.shard == tile.shard and report.phase is TilePhase.RUNNING and report.grant >= tile.grant
     ]
     return sum(part.width for part in parts if part) == tile.key_range.width
 

@@ -1,7 +1,8 @@
 """`make bench-elastic`: what moves, failures and recovery cost, on a real broker, under a fixed open-loop load.
 
-The load is half of what the set-up can do on this machine, measured first. Every result is seen by a plain
-read_committed consumer; latency is from the moment at which its reading was produced to that at which it was seen.
+The load is what keeps the machine half busy, with broker, load and observer on it, measured first. Every result is
+seen by a plain read_committed consumer; latency is from the moment at which its reading was produced to that at which
+it was seen.
 
     python -m benchmarks.elastic [--part moves|recovery|leader ...] [--short]
                                  [--case NAME ...] [--kills N] [--moves N] [--rate RECORDS_PER_S]
@@ -18,7 +19,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,10 @@ from benchmarks.elastic.picture import latency_over_time
 from benchmarks.elastic.report import RESULTS, machine, shown, stored
 from benchmarks.elastic.session import HOT, Setting, capacity, loaded, quiet, running
 
-UTILISATION = 0.5
+UTILISATION = 50
+"""Percent of the machine's processor time: broker, load and observer take their part of it."""
+PROBES = (8_000.0, 20_000.0)
+PROBE_S = 8.0
 BURST = 400_000
 PARTS = ("moves", "recovery", "leader")
 LOADED_S = 3_600.0
@@ -81,14 +85,19 @@ class Bench:
             self.say(f"{what} FAILED: {error}")
 
     def _calibrated(self) -> float:
-        """Half of what two workers can do."""
+        """The rate at which half of the machine's processor time is used, by all that runs on it."""
         with running(self._broker, self._folder, "calibration", Setting()) as cluster:
             capacity(cluster, BURST // 4)  # warm-up
             full = capacity(cluster, BURST // (2 if self._short else 1))
-        rate = UTILISATION * full
-        self.say(f"capacity {full:,.0f} records/s, the load is half of it")
+            busy = {}
+            for rate in PROBES:
+                with loaded(cluster, rate, LOADED_S):
+                    busy[rate] = quiet(cluster, PROBE_S)["machine busy %"]
+                self.say(f"at {rate:,.0f} records/s the machine is {busy[rate]:.0f} % busy")
+        rate = rate_at(UTILISATION, busy)
         self.found["calibration"] = {
-            "capacity, records/s": round(full),
+            "capacity of the workers in a burst, records/s": round(full),
+            "machine busy % by records/s": {f"{rate:.0f}": share for rate, share in busy.items()},
             "load, records/s": round(rate),
             "keys per group": HOT,
         }
@@ -126,6 +135,15 @@ class Bench:
         with running(self._broker, self._folder, "leader", setting) as cluster, loaded(cluster, rate, LOADED_S):
             calm = quiet(cluster, 10 if self._short else 30)
             self.found["leader"] = {"quiet": calm, **leader.measure(cluster, kills, self.say)}
+
+
+def rate_at(percent: float, busy: Mapping[float, float]) -> float:
+    """Records per second at which the machine is so busy, on the line through two measurements (rate → percent)."""
+    (low, busy_low), (high, busy_high) = sorted(busy.items())
+    if busy_high <= busy_low:
+        raise RuntimeError(f"{busy_low} % busy at {low:.0f} records/s, and at {high:.0f} only {busy_high} %")
+    rate = low + (percent - busy_low) * (high - low) / (busy_high - busy_low)
+    return min(max(rate, low / 2), high * 2)
 
 
 def options() -> argparse.Namespace:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, TopicPartition
 
-from kstate.messages import Control, Heartbeat, PlanPublished, TileReport
+from kstate.messages import Control, Heartbeat, PlanPublished, TilePhase, TileReport
 from kstate.plan import Plan, Tile, control_topic, reports_topic
 from kstate.progress import SlotMap
 from kstate.wire import decode_control, decode_report
@@ -72,13 +72,13 @@ class Watch(threading.Thread):
 
     def runs(self, tile: Tile) -> bool:
         """Whether its owner reports the whole of it running."""
-        return self._covers(tile, tile.worker, {"running"})
+        return self._covers(tile, tile.worker, {TilePhase.RUNNING})
 
     def is_warm_elsewhere(self, tile: Tile) -> bool:
         """Whether another worker reports a copy of the whole of it close to the end of its log."""
-        return any(self._covers(tile, i, {"warm"}) for i in list(self.beats) if i != tile.worker)
+        return any(self._covers(tile, i, {TilePhase.WARM}) for i in list(self.beats) if i != tile.worker)
 
-    def _covers(self, tile: Tile, incarnation: str | None, phases: set[str]) -> bool:
+    def _covers(self, tile: Tile, incarnation: str | None, phases: set[TilePhase]) -> bool:
         beat = self.beats.get(incarnation or "")
         if beat is None:
             return False

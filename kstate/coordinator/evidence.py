@@ -10,13 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from kstate.keyspace import KeyRange
-from kstate.messages import Fatality, Heartbeat, TileReport
-from kstate.plan import Shard
-from kstate.progress import SlotMap
-
-RUNNING = "running"
-WARM = "warm"
-WARMING = "warming"
+from kstate.messages import Fatality, Heartbeat, TilePhase, TileReport
+from kstate.plan import Move, Shard
+from kstate.progress import Progress, SlotMap
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +23,21 @@ class Evidence:
 
     def runs(self, worker: str, shard: Shard, key_range: KeyRange, grant: int | None = None) -> bool:
         """Whether a worker runs all slots of a range, under this grant where one is named."""
-        return self._all_slots(worker, shard, key_range, grant, (RUNNING,))
+        return self._all_slots(worker, shard, key_range, grant, (TilePhase.RUNNING,))
 
     def is_warm(self, worker: str, shard: Shard, key_range: KeyRange, grant: int | None = None) -> bool:
         """Whether its copy of all slots of a range stands within an epoch of the end of the backup log."""
-        return self._all_slots(worker, shard, key_range, grant, (WARM,))
+        return self._all_slots(worker, shard, key_range, grant, (TilePhase.WARM,))
 
     def has_copy(self, worker: str, shard: Shard, key_range: KeyRange) -> bool:
         """Whether it has a copy of all slots of a range, be it behind."""
-        return self._all_slots(worker, shard, key_range, None, (WARM, WARMING))
+        return self._all_slots(worker, shard, key_range, None, (TilePhase.WARM, TilePhase.WARMING))
+
+    def records_apart(self, move: Move) -> int:
+        """How far the source stands from what the target runs of the shard, over all inputs; 0 if not known."""
+        source, target = (self._running(worker, move.shard) for worker in (move.source, move.target))
+        pairs = [(a, b) for a in source if a.key_range.overlap(move.key_range) for b in target]
+        return max((_distance(a.progress, b.progress) for a, b in pairs), default=0)
 
     def fatalities(self, shard: Shard, key_range: KeyRange) -> list[Fatality]:
         """Where processes died with a range in hand, one for each place, their deaths added up over all workers."""
@@ -59,7 +61,7 @@ class Evidence:
                     yield beat.name, fatality
 
     def _all_slots(
-        self, worker: str, shard: Shard, key_range: KeyRange, grant: int | None, phases: tuple[str, ...]
+        self, worker: str, shard: Shard, key_range: KeyRange, grant: int | None, phases: tuple[TilePhase, ...]
     ) -> bool:
         cover = SlotMap[int]()
         for report in self._reports(worker):
@@ -68,6 +70,13 @@ class Evidence:
                 cover.assign(part, 1)
         return not cover.gaps(key_range)
 
+    def _running(self, worker: str, shard: Shard) -> list[TileReport]:
+        return [r for r in self._reports(worker) if r.shard == shard and r.phase is TilePhase.RUNNING]
+
     def _reports(self, worker: str) -> tuple[TileReport, ...]:
         beat = self.beats.get(worker)
         return () if beat is None else beat.tiles
+
+
+def _distance(one: Progress, other: Progress) -> int:
+    return sum(abs(one[topic] - other[topic]) for topic in one.keys() & other.keys())

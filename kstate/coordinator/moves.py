@@ -19,6 +19,11 @@ from kstate.coordinator.scene import Ownership, Scene, exchanged, is_release, le
 from kstate.keyspace import KeyRange
 from kstate.plan import Move, MovePhase, Tile
 
+CLOSE_RECORDS = 100_000
+"""The pieces of a shard at one worker share a reader: those ahead stand still until all are level. So many records it
+does in about a second; what live workers report of one moment may be half as far apart.
+"""
+
 
 def begin(now: Ownership, scene: Scene, tile: Tile, key_range: KeyRange, target: str) -> Ownership:
     """A new move of a part of a live worker's tile; `order` is filled in by whoever carries one out."""
@@ -43,7 +48,7 @@ def advanced(now: Ownership, scene: Scene) -> Ownership:
         if is_release(move):
             if scene.evidence.runs(move.target, move.shard, move.key_range, move.grant):
                 now = handed(now, move).noted(f"{move} runs at {scene.roll.name(move.target)}: done")
-        elif _may_release(move, scene):
+        elif _may_release(now, move, scene):
             ordered = replace(move, phase=MovePhase.RELEASE)
             target, source = scene.roll.name(move.target), scene.roll.name(move.source)
             now = _with(now, move, ordered).noted(f"{move}: {target} is warm, {source} is to release")
@@ -90,14 +95,20 @@ def waits(scene: Scene) -> list[str]:
             texts.append(f"{move} waits for {source} to release it and {target} to run it")
         elif not scene.evidence.is_warm(move.target, move.shard, move.key_range, move.grant):
             texts.append(f"{move} waits for {target} to be warm")
-        else:
+        elif not scene.evidence.runs(move.source, move.shard, move.key_range):
             texts.append(f"{move} waits for {source} to run it")
+        else:
+            texts.append(f"{move} waits for {source} and {target} to stand within {CLOSE_RECORDS:,} records")
     return texts
 
 
-def _may_release(move: Move, scene: Scene) -> bool:
-    is_warm = scene.evidence.is_warm(move.target, move.shard, move.key_range, move.grant)
-    return is_warm and scene.evidence.runs(move.source, move.shard, move.key_range)
+def _may_release(now: Ownership, move: Move, scene: Scene) -> bool:
+    """Both are ready; and what the target runs of the shard need not wait for long, unless the source is to go."""
+    said = scene.evidence
+    if not said.is_warm(move.target, move.shard, move.key_range, move.grant):
+        return False
+    close = move.source in now.drained or said.records_apart(move) <= CLOSE_RECORDS
+    return close and said.runs(move.source, move.shard, move.key_range)
 
 
 def _warm_after_change(now: Ownership, move: Move, scene: Scene) -> Ownership:

@@ -21,10 +21,11 @@ from kstate.coordinator.status import (
     WorkerStatus,
 )
 from kstate.keyspace import KeyRange
-from kstate.messages import Heartbeat, TileReport
+from kstate.messages import Heartbeat, TilePhase, TileReport
 from kstate.plan import Move, MovePhase, Plan, Shard, Tile, TopicPartition
 from kstate.progress import SlotMap
 
+_BY_READINESS = (TilePhase.RESTORING, TilePhase.WARMING, TilePhase.WARM, TilePhase.RUNNING)
 _AWAY = frozenset({"silent", "dead", "leaving", "waiting", "of another build"})
 """States of workers that do nothing for the job."""
 
@@ -40,7 +41,7 @@ class Surroundings:
     """Who was not heard for longer is silent."""
 
 
-class _Place(Protocol):
+class _Ranged(Protocol):
     """What lies somewhere: tiles, moves, standbys, reports of them."""
 
     @property
@@ -143,7 +144,7 @@ def _worker_state(incarnation: str, observed: Observed, around: Surroundings) ->
         return "leaving"
     if incarnation in plan.drained:
         return "draining"
-    return "restoring" if any(tile.phase == "restoring" for tile in heard.beat.tiles) else "running"
+    return "restoring" if any(tile.phase == TilePhase.RESTORING for tile in heard.beat.tiles) else "running"
 
 
 def _is_fresh(heard: Heard, around: Surroundings) -> bool:
@@ -167,7 +168,7 @@ def _name(incarnation: str, observed: Observed) -> str:
 def _shard(tile: Tile, plan: Plan, observed: Observed, around: Surroundings) -> ShardStatus:
     owner = tile.worker
     mine = [] if owner is None else _reported(tile, _beat(owner, observed))
-    running = [report for report in mine if report.phase == "running"]
+    running = [report for report in mine if report.phase == TilePhase.RUNNING]
     parked = [p.reason for p in plan.parked if _touches(p, tile)]
     progress = _least(running)
     return ShardStatus(
@@ -202,7 +203,7 @@ def _shard_phase(tile: Tile, plan: Plan, observed: Observed, mine: Iterable[Tile
     if not len(still):
         return "moving"
     mine = list(mine)
-    if any(report.phase == "restoring" for report in mine):
+    if any(report.phase == TilePhase.RESTORING for report in mine):
         return "restoring"
     for report in mine:
         still.clear(report.key_range)
@@ -211,7 +212,7 @@ def _shard_phase(tile: Tile, plan: Plan, observed: Observed, mine: Iterable[Tile
 
 def _reported(tile: Tile, beat: Heartbeat) -> list[TileReport]:
     """What its worker says of the pieces of a tile; copies are another matter."""
-    return [r for r in beat.tiles if r.phase in {"running", "restoring"} and _touches(r, tile)]
+    return [r for r in beat.tiles if r.phase in {TilePhase.RUNNING, TilePhase.RESTORING} and _touches(r, tile)]
 
 
 def _least(reports: Iterable[TileReport]) -> dict[str, int]:
@@ -248,15 +249,15 @@ def _standbys(tile: Tile, plan: Plan, observed: Observed) -> Iterator[StandbySta
         yield StandbyStatus(_name(standby.worker, observed), *_copy_state(copies))
 
 
-def _copies(place: _Place, beat: Heartbeat) -> list[TileReport]:
-    return [r for r in beat.tiles if r.phase in {"warm", "warming"} and _touches(r, place)]
+def _copies(place: _Ranged, beat: Heartbeat) -> list[TileReport]:
+    return [r for r in beat.tiles if r.phase in {TilePhase.WARM, TilePhase.WARMING} and _touches(r, place)]
 
 
 def _copy_state(copies: Iterable[TileReport]) -> tuple[str, int]:
     """Phase and distance of the copy that is least far."""
     copies = list(copies)
     phases = {copy.phase for copy in copies}
-    phase = next((phase for phase in ("restoring", "warming", "warm", "running") if phase in phases), "starting")
+    phase = next((phase for phase in _BY_READINESS if phase in phases), "starting")
     return phase, max((copy.behind for copy in copies), default=0)
 
 
@@ -297,7 +298,7 @@ def _in_order(tiles: Iterable[Tile]) -> list[Tile]:
     return sorted(tiles, key=lambda tile: (tile.shard, tile.key_range.lo))
 
 
-def _touches(one: _Place, other: _Place) -> bool:
+def _touches(one: _Ranged, other: _Ranged) -> bool:
     return one.shard == other.shard and one.key_range.overlap(other.key_range) is not None
 
 

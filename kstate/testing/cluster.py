@@ -27,6 +27,7 @@ from kstate.messages import (
     PlanPublished,
     ProcessExited,
     TermStarted,
+    TilePhase,
     TileReport,
     WorkerDied,
 )
@@ -344,11 +345,11 @@ def _touching(plan: Plan) -> list[Tile]:
 
 def _is_warm(beat: Heartbeat, tile: Tile) -> bool:
     """Whether a worker has a copy of a tile that is not behind."""
-    warm = (t for t in beat.tiles if t.phase == "warm" and t.shard == tile.shard)
+    warm = (t for t in beat.tiles if t.phase == TilePhase.WARM and t.shard == tile.shard)
     return not SlotMap((t.key_range, True) for t in warm).gaps(tile.key_range)
 
 
 def _runs(piece: TileReport, tile: Tile) -> bool:
     """Whether a report says that this worker runs a part of this tile under its present grant."""
-    mine = piece.phase == "running" and piece.shard == tile.shard and piece.grant == tile.grant
+    mine = piece.phase == TilePhase.RUNNING and piece.shard == tile.shard and piece.grant == tile.grant
     return mine and piece.key_range.overlap(tile.key_range) == piece.key_range

@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from kstate.keyspace import KeyRange
-from kstate.messages import Heartbeat
+from kstate.messages import Heartbeat, TilePhase
 from kstate.plan import Shard, backup_topic, moves_fault, tiling_fault
 from kstate.progress import Progress, SlotMap
 from kstate.state.blocks import decode_frame
@@ -147,7 +147,7 @@ class Oracle:
                 continue
             self._heard[incarnation] = beat
             for tile in beat.tiles:
-                if tile.phase == "running":
+                if tile.phase == TilePhase.RUNNING:
                     self.handovers.runs(incarnation, tile)
 
     def _check_plans(self) -> None:

@@ -9,6 +9,7 @@ from kstate.api.specs import PartialSpec
 from kstate.clock import run_steps
 from kstate.errors import KstateError
 from kstate.keyspace import FULL_RANGE, partition_of, slot_of
+from kstate.messages import TilePhase
 from kstate.plan import Plan, Shard, Tile, TopicPartition, backup_topic
 from kstate.progress import SlotMap
 from kstate.state.layout import key_suffix, shard_bounds, shard_prefix
@@ -132,7 +133,9 @@ def _local(cluster: Cluster, tile: Tile) -> MemoryStore | None:
     if process is None or process.status is Status.CRASHED:
         return None
     running = [
-        t for t in cluster.workers[process].load.snapshot.tiles if t.phase == "running" and t.shard == tile.shard
+        t
+        for t in cluster.workers[process].load.snapshot.tiles
+        if t.phase == TilePhase.RUNNING and t.shard == tile.shard
     ]
     covered = SlotMap((t.key_range, True) for t in running)
     return None if covered.gaps(tile.key_range) else cluster.stores[process.name]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from kstate.keyspace import KeyRange
-from kstate.messages import Order, OrderKind
+from kstate.messages import Order, OrderKind, TilePhase
 from kstate.plan import Move, MovePhase, Shard, Tile
 from kstate.testing.memory_log import Call, Fault
 from kstate.testing.orders import send_order
@@ -175,7 +175,7 @@ class Story:
         """Whether a worker says that it runs a slot."""
         worker = self.cluster.live.get(process.incarnation)
         tiles = worker.load.snapshot.tiles if worker else ()
-        return any(t.phase == "running" and t.shard == shard and slot in t.key_range for t in tiles)
+        return any(t.phase == TilePhase.RUNNING and t.shard == shard and slot in t.key_range for t in tiles)
 
     # -- looking
 
@@ -200,7 +200,7 @@ class Story:
         return all(
             tile.worker not in gone
             and any(
-                r.phase == "running" and r.grant == tile.grant and r.shard == tile.shard
+                r.phase == TilePhase.RUNNING and r.grant == tile.grant and r.shard == tile.shard
                 for r in reports.get(tile.worker or "", ())
             )
             for tile in plan.tiles

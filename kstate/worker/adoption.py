@@ -14,20 +14,21 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from kstate.clock import Step, Steps
+from kstate.clock import Clock, Step, Steps
 from kstate.errors import RetryableError
 from kstate.keyspace import KeyRange
-from kstate.messages import TileReport
+from kstate.messages import TilePhase, TileReport
 from kstate.plan import Shard
 from kstate.state.follow import Follower
 from kstate.state.lineage import Lineage, released
 from kstate.worker.duties import Role
+from kstate.worker.lifecycle import RETRY
 
 AT_ONCE = 4
 """Each that is brought forward takes memory and fetches at full speed; copies at the log's end do not count."""
 
 
-class Place(NamedTuple):
+class ShardRange(NamedTuple):
     """A key range of a shard."""
 
     shard: Shard
@@ -41,29 +42,31 @@ class Place(NamedTuple):
 class Adopted:
     """A key range that is ready to run, with the state of its markers."""
 
-    place: Place
+    place: ShardRange
     grant: int
     lineage: Lineage
 
 
 @dataclass(slots=True, eq=False)
 class _Copy:
-    place: Place
+    place: ShardRange
     role: Role
     follower: Follower
     steps: Steps[Lineage | None] | None = None
     """None before it begins, and after the log did not answer."""
+    retry_at: float = float("-inf")
+    """Not to begin before (monotonic seconds)."""
 
     @property
     def is_at_rest(self) -> bool:
         return self.follower.caught_up and (not self.role.runs or self.role.awaits is not None)
 
     @property
-    def phase(self) -> str:
+    def phase(self) -> TilePhase:
         """As in a TileReport."""
         if self.role.runs:
-            return "restoring"
-        return "warm" if self.follower.caught_up else "warming"
+            return TilePhase.RESTORING
+        return TilePhase.WARM if self.follower.caught_up else TilePhase.WARMING
 
     def begin(self) -> Steps[Lineage | None]:
         """Go on as the role says."""
@@ -87,14 +90,15 @@ class Adoptions:
     Invariant: no two of them overlap, so each slot has one writer in the local store.
     """
 
-    def __init__(self, follower: Callable[[Place, Role], Follower]) -> None:
+    def __init__(self, follower: Callable[[ShardRange, Role], Follower], clock: Clock) -> None:
         self._follower = follower
+        self._clock = clock
         self._queued: deque[_Copy] = deque()
         self._running: deque[_Copy] = deque()
         self._waits = 0
         """How many steps in a row were waits."""
 
-    def want(self, wanted: Mapping[Place, Role]) -> list[Place]:
+    def want(self, wanted: Mapping[ShardRange, Role]) -> list[ShardRange]:
         """Go on with exactly these; what is here already goes on from where it stands. Returns what is given up."""
         known = {copy.place: copy for copy in self._all()}
         gone = [copy for place, copy in known.items() if place not in wanted]
@@ -112,7 +116,7 @@ class Adoptions:
         self._waits = 0
         return [copy.place for copy in gone]
 
-    def places(self) -> list[Place]:
+    def places(self) -> list[ShardRange]:
         """All that are not adopted."""
         return [copy.place for copy in self._all()]
 
@@ -123,6 +127,11 @@ class Adoptions:
         ]
 
     @property
+    def busy(self) -> bool:
+        """Something is under way, and does not only wait for its time to be tried again."""
+        return bool(self._running)
+
+    @property
     def waiting(self) -> bool:
         """All that are under way wait for something."""
         return self._waits >= len(self._running)
@@ -131,7 +140,7 @@ class Adoptions:
         """Go on by one step: the step taken, a key range that is ready, or None when there is nothing to do.
 
         `gentle`: something runs here that must not wait for long. A RetryableError puts it back into the queue, to go
-        on from where the local copy stands.
+        on a little later from where the local copy stands; nothing else waits for it.
         """
         self._start_queued()
         if not self._running:
@@ -146,7 +155,7 @@ class Adoptions:
             copy.follower.close()
             return Adopted(copy.place, copy.role.grant, done.value)
         except RetryableError:
-            copy.steps = None
+            copy.steps, copy.retry_at = None, self._clock.monotonic() + RETRY.wait
             self._queued.append(copy)
             raise
         self._running.append(copy)
@@ -156,8 +165,9 @@ class Adoptions:
     def _start_queued(self) -> None:
         """What is to run goes before copies: one that is still far behind waits for it, with what it has stored."""
         busy = [copy for copy in self._running if not copy.is_at_rest]
-        while self._queued:
-            copy = next((copy for copy in self._queued if copy.role.runs), self._queued[0])
+        now = self._clock.monotonic() if self._queued else 0.0
+        while due := [copy for copy in self._queued if copy.retry_at <= now]:
+            copy = next((copy for copy in due if copy.role.runs), due[0])
             if len(busy) >= AT_ONCE:
                 others = [each for each in busy if not each.role.runs]
                 if not copy.role.runs or not others:

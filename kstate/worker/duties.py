@@ -29,6 +29,8 @@ class Role(NamedTuple):
     """They are to run as soon as they can; False: a copy."""
     awaits: int | None = None
     """They run only once the log says that their owner released them for this move (S6)."""
+    move: KeyRange | None = None
+    """Of the move that brings them: neighbours under two moves of one plan come each by itself."""
 
 
 @dataclass(slots=True)
@@ -81,6 +83,6 @@ def _leave(duty: Duties, move: Move) -> None:
 def _come(duty: Duties, move: Move, given: SlotMap[int] | None) -> None:
     """The target's part of a move; one that goes back to its source is first released like any other."""
     if move.phase is MovePhase.WARM:
-        duty.copies.assign(move.key_range, Role(move.grant, runs=False))
+        duty.copies.assign(move.key_range, Role(move.grant, runs=False, move=move.key_range))
     elif not len(duty.releases.slice(move.key_range)):
-        _take(duty.runs, move.key_range, Role(move.grant, runs=True, awaits=move.id), given)
+        _take(duty.runs, move.key_range, Role(move.grant, runs=True, awaits=move.id, move=move.key_range), given)

@@ -36,7 +36,7 @@ from zlib import crc32
 
 from kstate.errors import DecodeError
 from kstate.keyspace import KeyRange
-from kstate.messages import Fatality, TileReport
+from kstate.messages import Fatality, TilePhase, TileReport
 from kstate.plan import Parked, Shard
 from kstate.progress import SlotMap
 from kstate.state.frames import FieldReader, pack_text
@@ -92,7 +92,7 @@ class Place(NamedTuple):
 
     def is_past(self, report: TileReport) -> bool:
         """Whether a piece of the shard has come through what was in hand here."""
-        if report.phase != "running" or report.shard != self.shard:
+        if report.phase != TilePhase.RUNNING or report.shard != self.shard:
             return False
         moved_on = self.epoch is not None and report.epoch > self.epoch
         return moved_on or report.progress.get(self.topic, 0) > self.offset

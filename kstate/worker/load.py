@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from kstate.errors import KstateError
 from kstate.interfaces import Log
-from kstate.messages import Heartbeat, TileReport
+from kstate.messages import Heartbeat, TilePhase, TileReport
 from kstate.plan import Member, Parked, reports_topic
 from kstate.wire import encode_report
 from kstate.worker.edges import WorkerEdges
@@ -97,4 +97,6 @@ def _running(shard: OwnedShard, piece: Piece, *, told: bool) -> TileReport:
     newest = shard.lineage.get(piece.key_range.lo)
     progress = piece.progress if not piece.touched else newest.progress if newest else shard.starts
     epoch = newest.epoch if newest else 0
-    return TileReport(shard.shard, piece.key_range, piece.grant, "running", epoch, dict(progress) if told else {})
+    return TileReport(
+        shard.shard, piece.key_range, piece.grant, TilePhase.RUNNING, epoch, dict(progress) if told else {}
+    )

@@ -23,7 +23,7 @@ KEPT_RECORDS = 64
 
 
 @dataclass(slots=True, eq=False)
-class _Place:
+class _Leased:
     """A leased partition: what came for its lease, and where to go on while it is left."""
 
     came: deque[Batch] = field(default_factory=deque)
@@ -40,7 +40,7 @@ class SharedReader:
     def __init__(self, make: Callable[[], Reader]) -> None:
         self.make = make
         self._reader: Reader | None = None
-        self._places: dict[TopicPartition, _Place] = {}
+        self._leased: dict[TopicPartition, _Leased] = {}
         self._alone: set[TopicPartition] = set()
         """What was leased when something went wrong: whose fault it is shows when each has a client of its own."""
 
@@ -50,19 +50,19 @@ class SharedReader:
 
     def take(self, source: TopicPartition, offset: int) -> bool:
         """Lease a position; False when the partition must be read by a client of its own."""
-        if source in self._places or source in self._alone:
+        if source in self._leased or source in self._alone:
             return False
         if self._reader is None:
             self._reader = self.make()
         self._reader.reassign({source: offset})
-        self._places[source] = _Place()
+        self._leased[source] = _Leased()
         return True
 
     def give_back(self, source: TopicPartition) -> None:
         """End a lease; the last one closes the client."""
-        if self._places.pop(source, None) is None or self._reader is None:
+        if self._leased.pop(source, None) is None or self._reader is None:
             return
-        if self._places:
+        if self._leased:
             self._reader.reassign({}, [source])
         else:
             self._reader.close()
@@ -70,29 +70,29 @@ class SharedReader:
 
     def poll(self, source: TopicPartition, max_records: int, timeout: float) -> list[Batch]:
         """What came for a lease. RetryableError when all leases ended because something went wrong for one."""
-        place = self._places.get(source)
-        if place is None:
+        leased = self._leased.get(source)
+        if leased is None:
             raise RetryableError(f"The client that read {source} for several copies failed; it gets its own.")
-        if not place.came:
-            self._return_to(source, place)
+        if not leased.came:
+            self._return_to(source, leased)
             self._fetch(max_records, timeout)
         found: list[Batch] = []
-        while place.came and sum(map(len, found)) < max_records:
-            found.append(place.came.popleft())
+        while leased.came and sum(map(len, found)) < max_records:
+            found.append(leased.came.popleft())
         return found
 
     def end_of(self, source: TopicPartition) -> Mapping[TopicPartition, int]:
         """The position, if a lease was given all up to the stable end."""
-        place, reader = self._places.get(source), self._reader
-        if place is None or place.came or place.left_at is not None or reader is None:
+        leased, reader = self._leased.get(source), self._reader
+        if leased is None or leased.came or leased.left_at is not None or reader is None:
             return {}
         at_end = reader.at_end().get(source)
         return {} if at_end is None else {source: at_end}
 
-    def _return_to(self, source: TopicPartition, place: _Place) -> None:
-        if place.left_at is not None and self._reader is not None:
-            self._reader.reassign({source: place.left_at})
-            place.left_at = None
+    def _return_to(self, source: TopicPartition, leased: _Leased) -> None:
+        if leased.left_at is not None and self._reader is not None:
+            self._reader.reassign({source: leased.left_at})
+            leased.left_at = None
 
     def _fetch(self, max_records: int, timeout: float) -> None:
         """Hand everybody what came."""
@@ -105,16 +105,16 @@ class SharedReader:
             self._dissolve()
             raise RetryableError(f"Reading several backup logs at once failed: {error}") from error
         for batch in batches:
-            place = self._places[batch.source]
-            place.came.append(batch)
-            if place.records >= KEPT_RECORDS and place.left_at is None:
-                place.left_at = batch.next_offset
+            leased = self._leased[batch.source]
+            leased.came.append(batch)
+            if leased.records >= KEPT_RECORDS and leased.left_at is None:
+                leased.left_at = batch.next_offset
                 self._reader.reassign({}, [batch.source])
 
     def _dissolve(self) -> None:
         assert self._reader is not None
-        self._alone |= self._places.keys()
-        self._places.clear()
+        self._alone |= self._leased.keys()
+        self._leased.clear()
         self._reader.close()
         self._reader = None
 

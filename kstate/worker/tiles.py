@@ -20,7 +20,7 @@ from kstate.plan import Plan, Shard, TopicPartition, backup_topic
 from kstate.progress import SlotMap
 from kstate.state.follow import Follower
 from kstate.state.restore import RestoreTarget, forget
-from kstate.worker.adoption import Adopted, Adoptions, Place
+from kstate.worker.adoption import Adopted, Adoptions, ShardRange
 from kstate.worker.assembly import Assembly
 from kstate.worker.duties import Duties, Role, duties
 from kstate.worker.edges import WorkerEdges
@@ -63,7 +63,7 @@ class Tiles:
         self._load = load
         self._incarnation = incarnation
         self._inputs = Inputs(edges.log.reader())
-        self._adoptions = Adoptions(self._follower)
+        self._adoptions = Adoptions(self._follower, edges.clock)
         self._copies = SharedReader(edges.log.reader)
         self._given: dict[Shard, SlotMap[int]] = {}
         """Slot → the newest grant under which this incarnation released it."""
@@ -147,8 +147,9 @@ class Tiles:
                 step = self._adoptions.step(gentle=bool(self.shards))
             except RetryableError as error:
                 self._edges.logger.warning("broker-away", doing="restoring", reason=str(error))
-                yield RETRY
-                break
+                if not (self.shards or ready or self._adoptions.busy):
+                    yield RETRY
+                continue
             if step is None:
                 break
             if isinstance(step, Adopted):
@@ -262,12 +263,12 @@ class Tiles:
                 shard.grants.assign(part, role.grant)
         shard.cuts, shard.releases = frozenset(duty.cuts), duty.releases
 
-    def _missing(self, name: Shard, duty: Duties) -> list[tuple[Place, Role]]:
+    def _missing(self, name: Shard, duty: Duties) -> list[tuple[ShardRange, Role]]:
         """What is to run and does not, and what is to be copied."""
         roles = duty.runs.copy()
         for key_range, _ in self.shards[name].grants if name in self.shards else ():
             roles.clear(key_range)
-        return [(Place(name, key_range), role) for key_range, role in [*roles, *duty.copies]]
+        return [(ShardRange(name, key_range), role) for key_range, role in [*roles, *duty.copies]]
 
     def _tidy(self, asked: Mapping[Shard, Duties], plan: Plan) -> None:
         """Drop local copies of what is somebody else's for good, and of what nobody wants copied any more."""
@@ -284,7 +285,7 @@ class Tiles:
                     forget(self._edges.store, operator_id, name.partition, key_range, partial)
                     left.clear(key_range)
 
-    def _follower(self, place: Place, role: Role) -> Follower:
+    def _follower(self, place: ShardRange, role: Role) -> Follower:
         assert self._own_plan is not None
         plan, assembly, edges, shard = self._own_plan, self._assembly, self._edges, place.shard
         partition = TopicPartition(backup_topic(assembly.topology.app, shard.operator), shard.partition)

@@ -12,7 +12,7 @@ import pytest
 
 from kstate.clock import Step
 from kstate.keyspace import KeyRange
-from kstate.messages import TileReport
+from kstate.messages import TilePhase, TileReport
 from kstate.plan import Move, MovePhase, Plan, Registry, Shard
 from tests.support.chaos_control import waited
 from tests.support.chaos_events import (
@@ -102,7 +102,7 @@ def test_released_and_not_adopted_needs_the_word_of_the_source() -> None:
 
 def tile(grant: int, phase: str, lo: int = 0, hi: int = 100) -> TileReport:
     """A piece of the shard."""
-    return TileReport(SHARD, KeyRange(lo, hi), grant, phase, 1, {})
+    return TileReport(SHARD, KeyRange(lo, hi), grant, TilePhase(phase), 1, {})
 
 
 def test_phases_as_they_are_seen_from_reports() -> None:

@@ -82,4 +82,4 @@ class SteadyReader:
             found = {p: asked.get_watermark_offsets(TopicPartition(*p), timeout=ASK_SECONDS) for p in places}
         finally:
             asked.close()
-        return {place: bounds[1] for place, bounds in found.items() if bounds is not None}
+        return {place: end for place, (_, end) in found.items()}

@@ -23,6 +23,7 @@ from kstate.messages import (
     PlanPublished,
     Report,
     TermStarted,
+    TilePhase,
     TileReport,
     WorkerDied,
 )
@@ -175,7 +176,7 @@ def _tiles_at_their_ends(plan: Plan, incarnation: str) -> tuple[TileReport, ...]
     for tile in plan.owned_by(incarnation):
         topic = "lines" if tile.shard.operator == "split" else WORDS
         end = plan.ends.get((tile.shard.operator, topic, tile.shard.partition), 0)
-        reports.append(TileReport(tile.shard, FULL_RANGE, tile.grant, "running", 1, {topic: end}))
+        reports.append(TileReport(tile.shard, FULL_RANGE, tile.grant, TilePhase.RUNNING, 1, {topic: end}))
     return tuple(reports)
 
 

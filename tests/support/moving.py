@@ -25,6 +25,7 @@ from kstate.messages import (
     OrderAnswered,
     PlanPublished,
     TermStarted,
+    TilePhase,
     TileReport,
     WorkerDied,
 )
@@ -84,9 +85,9 @@ class ModelWorker:
 
     def beat(self) -> Heartbeat:
         """All that it has, as a worker reports it."""
-        tiles = [TileReport(s, r, g, "running", 1, {}) for s, owned in self.owned.items() for r, g in owned]
+        tiles = [TileReport(s, r, g, TilePhase.RUNNING, 1, {}) for s, owned in self.owned.items() for r, g in owned]
         for (shard, key_range, grant), steps in self.copies.items():
-            tiles.append(TileReport(shard, key_range, grant, "warm" if steps > 1 else "warming", 0, {}))
+            tiles.append(TileReport(shard, key_range, grant, TilePhase.WARM if steps > 1 else TilePhase.WARMING, 0, {}))
         version = self.plan.version if self.plan else 0
         return Heartbeat(
             self.incarnation,

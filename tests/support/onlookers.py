@@ -9,7 +9,17 @@ from typing import Any, TypeVar
 from kstate.cli.watching import WatchEdges
 from kstate.clock import Steps
 from kstate.keyspace import FULL_RANGE, KeyRange
-from kstate.messages import Control, Heartbeat, LeaderBeat, Order, PlanPublished, Report, TermStarted, TileReport
+from kstate.messages import (
+    Control,
+    Heartbeat,
+    LeaderBeat,
+    Order,
+    PlanPublished,
+    Report,
+    TermStarted,
+    TilePhase,
+    TileReport,
+)
 from kstate.plan import (
     Member,
     Move,
@@ -68,7 +78,9 @@ def piece(
     key_range: KeyRange = FULL_RANGE, phase: str = "running", *, grant: int = 1, at: int = 0, **more: Any
 ) -> TileReport:
     """What a worker says of a part of partition 0; `at`: its progress."""
-    return TileReport(COUNT, key_range, grant, phase, 5, {"words": at} if phase == "running" else {}, **more)
+    return TileReport(
+        COUNT, key_range, grant, TilePhase(phase), 5, {"words": at} if phase == TilePhase.RUNNING else {}, **more
+    )
 
 
 class Topics:

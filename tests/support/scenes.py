@@ -11,7 +11,7 @@ from kstate.coordinator.evidence import Evidence
 from kstate.coordinator.scene import Roll, Scene
 from kstate.description import JobDescription, OperatorDescription
 from kstate.keyspace import FULL_RANGE, SLOTS, KeyRange
-from kstate.messages import Fatality, Heartbeat, TileReport
+from kstate.messages import Fatality, Heartbeat, TilePhase, TileReport
 from kstate.plan import Member, Move, MovePhase, Plan, Registry, Shard, Tile
 
 HALF = SLOTS // 2
@@ -58,7 +58,7 @@ def says(
     fatalities: tuple[Fatality, ...] = (),
 ) -> Heartbeat:
     """A heartbeat of a worker with one piece."""
-    report = TileReport(shard, key_range, grant, phase, 1, {})
+    report = TileReport(shard, key_range, grant, TilePhase(phase), 1, {})
     return Heartbeat(incarnation, f"worker-{incarnation[1:2]}", "h", 1, 1, 9, (report,), fatalities=fatalities)
 
 

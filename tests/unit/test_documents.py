@@ -20,6 +20,7 @@ from kstate.messages import (
     ProcessExited,
     Report,
     TermStarted,
+    TilePhase,
     TileReport,
     WorkerDied,
 )
@@ -48,7 +49,7 @@ MESSAGES: list[Control | Report] = [
     PlanPublished(
         Plan("app", 1, 1, (Member("w", "w-1"),), (), (Tile(SHARD, FULL_RANGE, "w-1", 1),), Registry(), {}, {}), "why"
     ),
-    Heartbeat("w-1", "w", "h", 1, 1, 1, (TileReport(SHARD, FULL_RANGE, 1, "running", 1, {}),)),
+    Heartbeat("w-1", "w", "h", 1, 1, 1, (TileReport(SHARD, FULL_RANGE, 1, TilePhase.RUNNING, 1, {}),)),
     ProcessExited("w-1", -9),
     LeaderBeat(1, "l"),
     OrderAnswered(1, "1f3a", False, "why"),

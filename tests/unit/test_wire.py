@@ -23,6 +23,7 @@ from kstate.messages import (
     ProcessExited,
     Report,
     TermStarted,
+    TilePhase,
     TileReport,
     WorkerDied,
 )
@@ -63,7 +64,7 @@ REPORTS_OF_TODAY: list[Report] = [
         7,
         3,
         9,
-        (TileReport(COUNT_0, LOWER, 8, "warming", 0, {}, behind=12, state_bytes=345),),
+        (TileReport(COUNT_0, LOWER, 8, TilePhase.WARMING, 0, {}, behind=12, state_bytes=345),),
         build="ab12",
         busy_percent=61,
         fatalities=(Fatality(COUNT_1, UPPER, "words", 17, 3),),
@@ -119,7 +120,7 @@ CONTROL: st.SearchStrategy[Control] = st.one_of(
     st.builds(OrderAnswered, COUNT, TEXT, st.booleans(), TEXT),
 )
 TILE_REPORTS = st.builds(
-    TileReport, SHARDS, RANGES, COUNT, TEXT, COUNT, st.dictionaries(TEXT, COUNT, max_size=3), COUNT, COUNT
+    TileReport, SHARDS, RANGES, COUNT, st.sampled_from(TilePhase), COUNT, st.dictionaries(TEXT, COUNT, max_size=3), COUNT, COUNT
 )
 REPORTS: st.SearchStrategy[Report] = st.one_of(
     st.builds(
@@ -328,7 +329,7 @@ OLDER = {
 @pytest.mark.parametrize("version", OLDER)
 def test_heartbeats_of_older_formats_are_still_read(version: int) -> None:
     """A worker of an older release says less of itself; of the first one, no build, so it gets no tiles."""
-    tile = TileReport(Shard("a", 0), KeyRange(0, 4), 1, "running", 1, {})
+    tile = TileReport(Shard("a", 0), KeyRange(0, 4), 1, TilePhase.RUNNING, 1, {})
     beat = Heartbeat("w-1", "w", "host", 1, 2, 3, (tile,))
     old = encode_report(beat).replace(b'"v":3', b'"v":%d' % version)
     for field in OLDER[version]:

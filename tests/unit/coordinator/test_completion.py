@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from kstate.coordinator.completion import Achieved, finished, open_ends, reported
 from kstate.description import InputDescription, JobDescription, OperatorDescription
 from kstate.keyspace import FULL_RANGE, SLOTS, KeyRange
-from kstate.messages import TileReport
+from kstate.messages import TilePhase, TileReport
 from kstate.plan import Plan, Registry, Shard, Tile
 
 WORDS = "app.split.words"
@@ -32,7 +32,7 @@ def plan(ends: dict[tuple[str, str, int], int]) -> Plan:
 
 def at(uid: str, partition: int, progress: dict[str, int], key_range: KeyRange = FULL_RANGE) -> TileReport:
     """A report of a running tile."""
-    return TileReport(Shard(uid, partition), key_range, 1, "running", 1, progress)
+    return TileReport(Shard(uid, partition), key_range, 1, TilePhase.RUNNING, 1, progress)
 
 
 def test_an_operator_is_finished_when_all_its_tiles_came_to_the_end() -> None:

@@ -19,6 +19,7 @@ from kstate.coordinator.events import (
 from kstate.keyspace import FULL_RANGE
 from kstate.messages import (
     ProcessExited,
+    TilePhase,
     TileReport,
 )
 from kstate.plan import Shard, tiling_fault
@@ -228,7 +229,7 @@ def test_a_new_term_starts_a_halted_job_anew() -> None:
 
 def at(uid: str, partition: int, progress: dict[str, int]) -> TileReport:
     """A running tile."""
-    return TileReport(Shard(uid, partition), FULL_RANGE, 1, "running", 1, progress)
+    return TileReport(Shard(uid, partition), FULL_RANGE, 1, TilePhase.RUNNING, 1, progress)
 
 
 def test_a_bounded_run_ends_operator_by_operator() -> None:

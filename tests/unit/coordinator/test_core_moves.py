@@ -13,6 +13,7 @@ from kstate.messages import (
     Order,
     OrderKind,
     ProcessExited,
+    TilePhase,
     TileReport,
 )
 from kstate.plan import MovePhase, Shard
@@ -21,7 +22,9 @@ from tests.support.leading import Leading, beat, started
 
 def running_at(incarnation: str, *pieces: tuple[Shard, KeyRange, int, str], start: int = 1) -> Heartbeat:
     """A heartbeat of a worker with these pieces: place, grant, phase."""
-    tiles = tuple(TileReport(shard, key_range, grant, phase, 1, {}) for shard, key_range, grant, phase in pieces)
+    tiles = tuple(
+        TileReport(shard, key_range, grant, TilePhase(phase), 1, {}) for shard, key_range, grant, phase in pieces
+    )
     return beat(incarnation, start, tiles=tiles)
 
 

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from kstate.coordinator.moves import waits
+from kstate.coordinator.moves import CLOSE_RECORDS, waits
 from kstate.coordinator.planning import changed
 from kstate.coordinator.scene import Ownership, Scene
 from kstate.keyspace import FULL_RANGE, KeyRange
+from kstate.messages import Heartbeat
 from kstate.plan import MovePhase, Shard
 from tests.support.scenes import HALF, LOWER, UPPER, move, owners, plan, says, scene, tile, worker
 
@@ -49,6 +50,36 @@ def test_no_release_is_ordered_before(target: object, source: object) -> None:
     assert changed(now) is None
     (reason,) = waits(now)
     assert reason.startswith("move 5 of count[0] [0x8000, 0x10000) waits for worker-")
+
+
+def at(beat: Heartbeat, **progress: int) -> Heartbeat:
+    """The same worker, standing there."""
+    return replace(beat, tiles=tuple(replace(tile, progress=progress) for tile in beat.tiles))
+
+
+def merging(source: dict[str, int], target: dict[str, int], **more: object) -> Scene:
+    """The upper half of a shard is to come back to who runs the lower one; both stand somewhere."""
+    tiles = [tile("i2", LOWER, grant=2), tile("i1", UPPER)]
+    runs = at(says("i2", "running", 2, LOWER), **target)
+    warm = says("i2", "warm", 5, UPPER).tiles
+    newest = replace(plan(tiles, moves=(move(UPPER),)), **more)  # type: ignore[arg-type]
+    return scene(newest, replace(runs, tiles=(*runs.tiles, *warm)), at(says("i1", "running", 1, UPPER), **source))
+
+
+@pytest.mark.parametrize(("source", "target"), [(0, CLOSE_RECORDS + 1), (CLOSE_RECORDS + 1, 0)])
+def test_a_half_is_not_released_to_one_that_stands_far_from_it(source: int, target: int) -> None:
+    """Whichever is ahead would stand still until the other is level; it goes once they are close."""
+    far = merging({"lines": source, "words": 5}, {"lines": target, "words": 5})
+    assert changed(far) is None
+    assert waits(far) == [f"{move(UPPER)} waits for worker-1 and worker-2 to stand within 100,000 records"]
+    close = merging({"lines": min(source, CLOSE_RECORDS)}, {"lines": min(target, CLOSE_RECORDS)})
+    assert after(close).moves[0].phase is RELEASE
+
+
+def test_what_a_drained_worker_has_goes_however_far_it_stands() -> None:
+    """It is to go; that the other half stands still for a while is the lesser evil."""
+    assert after(merging({"lines": 0}, {"lines": 1 << 40}, drained=("i1",))).moves[0].phase is RELEASE
+    assert after(merging({}, {"lines": 1 << 40})).moves[0].phase is RELEASE, "nothing is known of the source's inputs"
 
 
 def test_a_move_is_done_when_the_target_runs_the_range_under_its_grant() -> None:

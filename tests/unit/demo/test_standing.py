@@ -2,7 +2,7 @@ from dataclasses import replace
 
 from benchmarks.demo.standing import is_uneven, shares, unsettled
 from kstate.keyspace import FULL_RANGE, SLOTS, KeyRange
-from kstate.messages import Heartbeat, TileReport
+from kstate.messages import Heartbeat, TilePhase, TileReport
 from kstate.plan import Member, Move, MovePhase, Plan, Registry, Shard, Tile
 
 LOW, HIGH = KeyRange(0, SLOTS // 2), KeyRange(SLOTS // 2, SLOTS)
@@ -13,7 +13,7 @@ PLAN = Plan("app", 4, 1, (Member("w1", "i1"), Member("w2", "i2")), (), TILES, Re
 
 def report(tile: Tile, phase: str = "running") -> TileReport:
     """What the owner of a tile says of it."""
-    return TileReport(tile.shard, tile.key_range, tile.grant, phase, 1, {})
+    return TileReport(tile.shard, tile.key_range, tile.grant, TilePhase(phase), 1, {})
 
 
 def beats(*reports: tuple[str, TileReport]) -> dict[str, Heartbeat]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from kstate.keyspace import FULL_RANGE, SLOTS, KeyRange
-from kstate.messages import TileReport
+from kstate.messages import TilePhase, TileReport
 from kstate.plan import Member, Move, MovePhase, Plan, Registry, Shard, Tile
 from kstate.state.markers import Marker, MarkerKind
 from kstate.testing.handovers import Handovers
@@ -29,7 +29,7 @@ class Watched:
         self.plans: list[Plan] = []
 
     def runs(self, worker: str, grant: int, key_range: KeyRange = FULL_RANGE) -> None:
-        self.view.runs(worker, TileReport(SHARD, key_range, grant, "running", 1, {}))
+        self.view.runs(worker, TileReport(SHARD, key_range, grant, TilePhase.RUNNING, 1, {}))
 
     def commits(self, worker: str, grant: int, key_range: KeyRange = FULL_RANGE, move: int | None = None) -> None:
         kind = MarkerKind.EPOCH if move is None else MarkerKind.RELEASE

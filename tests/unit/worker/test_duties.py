@@ -44,14 +44,14 @@ def test_a_warming_move_leaves_the_source_what_it_has_and_cuts_it() -> None:
     assert source.cuts == {UPPER.lo, UPPER.hi}
     assert not len(source.releases)
     assert not len(target.runs)
-    assert target.copies == SlotMap([(UPPER, Role(2, runs=False))])
+    assert target.copies == SlotMap([(UPPER, Role(2, runs=False, move=UPPER))])
 
 
 def test_the_target_of_an_ordered_release_runs_under_the_moves_grant_once_the_log_says_released() -> None:
     """S6: it waits for the release of this very move."""
     ordered = plan(3, [WHOLE], [move(MovePhase.RELEASE)])
     assert asked(ordered, "a").releases == SlotMap([(UPPER, 2)])
-    assert asked(ordered, "b").runs == SlotMap([(UPPER, Role(2, runs=True, awaits=2))])
+    assert asked(ordered, "b").runs == SlotMap([(UPPER, Role(2, runs=True, awaits=2, move=UPPER))])
     assert not len(asked(ordered, "b").copies)
 
 
@@ -75,7 +75,7 @@ def test_a_move_that_goes_back_to_its_source_is_released_first() -> None:
     before, after = asked(back, "a"), asked(back, "a", GIVEN)
     assert before.runs == SlotMap([(FULL_RANGE, Role(1, runs=True))])
     assert before.releases == SlotMap([(UPPER, 2)])
-    assert after.runs == SlotMap([(LOWER, Role(1, runs=True)), (UPPER, Role(5, runs=True, awaits=2))])
+    assert after.runs == SlotMap([(LOWER, Role(1, runs=True)), (UPPER, Role(5, runs=True, awaits=2, move=UPPER))])
     assert not len(after.releases)
 
 
@@ -99,4 +99,13 @@ def test_a_standby_copies_what_it_does_not_run_or_move() -> None:
     assert asked(both, "b").copies == SlotMap([(LOWER, Role(0, runs=False))])
     assert asked(both, "c").copies == SlotMap([(LOWER, Role(0, runs=False))])
     moving = plan(4, [WHOLE], [move(MovePhase.WARM)], [Standby(SHARD, FULL_RANGE, "b")])
-    assert asked(moving, "b").copies == SlotMap([(LOWER, Role(0, runs=False)), (UPPER, Role(2, runs=False))])
+    coming = Role(2, runs=False, move=UPPER)
+    assert asked(moving, "b").copies == SlotMap([(LOWER, Role(0, runs=False)), (UPPER, coming)])
+
+
+def test_neighbours_that_come_by_two_moves_of_one_plan_come_each_by_itself() -> None:
+    """They have one id and one grant, and the release of one must not wait for that of the other."""
+    lower = Move(2, SHARD, LOWER, "c", "b", 2, MovePhase.RELEASE)
+    tiles = [Tile(SHARD, LOWER, "c", 1), Tile(SHARD, UPPER, "a", 1)]
+    asked_of_b = asked(plan(3, tiles, [lower, move(MovePhase.RELEASE)]), "b")
+    assert [key_range for key_range, _ in asked_of_b.runs] == [LOWER, UPPER]

@@ -9,7 +9,7 @@ import pytest
 
 from kstate.adapters.in_hand import FileNotes
 from kstate.keyspace import FULL_RANGE, KeyRange
-from kstate.messages import Fatality, TileReport
+from kstate.messages import Fatality, TilePhase, TileReport
 from kstate.plan import Parked, Shard
 from kstate.progress import SlotMap
 from kstate.state.lineage import Position
@@ -60,7 +60,7 @@ def note(in_hand: InHand, topic: str = "lines", *, shard: FakeShard | None = Non
 
 def running(progress: int, *, epoch: int = 7, at: KeyRange = FULL_RANGE, shard: Shard = SHARD) -> TileReport:
     """A piece that runs, as the worker reports it."""
-    return TileReport(shard, at, 1, "running", epoch, {"lines": progress})
+    return TileReport(shard, at, 1, TilePhase.RUNNING, epoch, {"lines": progress})
 
 
 @pytest.fixture(params=["memory", "file"])
@@ -168,8 +168,8 @@ def test_only_so_many_places_are_kept() -> None:
 def test_deaths_are_outstanding_until_committed_progress_is_beyond_them() -> None:
     """At the same offset it is still in front of us; another shard's, or a copy's, progress says nothing."""
     deaths = (Deaths(PLACE, 2),)
-    copy = TileReport(SHARD, FULL_RANGE, 1, "warm", 9, {"lines": 5_000})
-    untold = TileReport(SHARD, FULL_RANGE, 1, "running", 9, {})
+    copy = TileReport(SHARD, FULL_RANGE, 1, TilePhase.WARM, 9, {"lines": 5_000})
+    untold = TileReport(SHARD, FULL_RANGE, 1, TilePhase.RUNNING, 9, {})
     assert (
         outstanding(deaths, [running(1_000, epoch=9), running(5_000, shard=Shard("count", 4)), copy, untold]) == deaths
     )

@@ -88,7 +88,7 @@ def test_what_waits_for_a_lease_is_bounded(readers: Counted) -> None:
     for _ in range(RECORDS):
         busy.poll(1, 0.0)
         busy.poll(16, 0.0)
-    held = sum(len(batch) for batch in readers.shared._places[PLACES[1]].came)
+    held = sum(len(batch) for batch in readers.shared._leased[PLACES[1]].came)
     assert KEPT_RECORDS <= held < KEPT_RECORDS + 16
     got: list[int] = []
     while len(got) < RECORDS:
