@@ -54,6 +54,18 @@ class Batch:
             self.placed_keys and self.placed_keys[:count],
         )
 
+    def tail(self, count: int) -> Batch:
+        """All but the first `count` records; ends where this batch does."""
+        return Batch(
+            self.source,
+            self.next_offset,
+            self.offsets[count:],
+            self.keys[count:],
+            self.values[count:],
+            self.timestamps[count:],
+            self.placed_keys and self.placed_keys[count:],
+        )
+
 
 class OutMessage(TypedDict, total=False):
     """A record to produce; `partition` is always given: kstate computes it (kstate.keyspace.partition_of)."""

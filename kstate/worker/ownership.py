@@ -25,6 +25,7 @@ from kstate.state.partition import cut_range
 from kstate.state.replay import ReplayPiece, replay_pieces
 from kstate.times import Times, joined
 from kstate.worker.decode import select
+from kstate.worker.duties import Duties
 from kstate.worker.partial import Partials
 from kstate.worker.watermarks import Told, Watermarks
 
@@ -147,6 +148,10 @@ class OwnedShard:
         for part, position in lineage.slice(key_range):
             self.lineage.assign(part, position)
         self.pieces += self._committed_pieces(key_range, grant)
+
+    def ordered(self, duty: Duties) -> None:
+        """What the newest plan wants moved away."""
+        self.cuts, self.releases = frozenset(duty.cuts), duty.releases
 
     def arrange(self) -> bool:
         """Between two epochs: cut the pieces where the plan wants it, and let them take on newer grants.

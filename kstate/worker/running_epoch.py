@@ -10,7 +10,6 @@ What is undone is read and done again.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from kstate.clock import Step, Steps
 from kstate.config import Settings
@@ -21,6 +20,7 @@ from kstate.state.cache import ValueFault
 from kstate.worker.assembly import Assembly
 from kstate.worker.edges import WorkerEdges
 from kstate.worker.epoch import STORED, Prepared, prepare, settle, write
+from kstate.worker.intake import Intake
 from kstate.worker.lifecycle import RETRY, Session
 from kstate.worker.ownership import OwnedShard
 from kstate.worker.passing import Passing
@@ -33,17 +33,6 @@ FIRED = Step("fired")
 IDLE = Step("idle", wait=0.01)
 TAINTED = Step("tainted")
 UNDONE = Step("undone")
-
-
-@dataclass(slots=True)
-class _Intake:
-    """How much the epoch has taken in, and since when (monotonic seconds, None: nothing yet)."""
-
-    started: float | None = None
-    records: int = 0
-    bytes: int = 0
-    cut: bool = False
-    """It became full in the middle of a batch; the rest is to be read again."""
 
 
 class RunningEpoch:
@@ -63,7 +52,9 @@ class RunningEpoch:
         self._passing = Passing(tiles, edges, assembly.topology.idle_ms)
         tiles.around.full = self.full
         tiles.around.in_hand = edges.in_hand
-        self._intake = _Intake()
+        self._intake = Intake()
+        self._record_s = 0.0
+        """Seconds that each of the last records took to be handled."""
         self.in_doubt = False
         """A transaction of unknown outcome is being looked for: what is left now, the next incarnation finds out."""
 
@@ -85,9 +76,11 @@ class RunningEpoch:
         if records:
             self._begin(before)
             yield POLLED
+        began = self._edges.clock.monotonic()
         yield from self._handle(routed)
         if records:
             self._intake.records += records
+            self._record_s = (self._edges.clock.monotonic() - began) / records
             return
         if routed:  # only control records were passed: that too is progress, and the end of a bounded run
             self._tiles.publish()
@@ -166,8 +159,9 @@ class RunningEpoch:
     def _poll(self) -> Steps[Routed]:
         limits = self._settings.epoch
         try:
+            room = self._intake.room(limits, self._interval_s, self._record_s, self._edges.clock.monotonic())
             with self._edges.pulse:
-                routed = self._tiles.poll(min(limits.poll_records, limits.records_max - self._intake.records))
+                routed = self._tiles.poll(room)
         except RetryableError as error:
             self._edges.logger.warning("broker-away", doing="reading", reason=str(error))
             yield RETRY
@@ -251,7 +245,7 @@ class RunningEpoch:
             shard.rollback()
         for processor in self._tiles.processors.values():
             processor.start_epoch()
-        self._intake = _Intake()
+        self._intake = Intake()
         self._tiles.rewind()
 
     def _start(self) -> None:
@@ -262,7 +256,7 @@ class RunningEpoch:
             processor.careful = False
         if self._intake.cut:
             self._tiles.rewind()
-        self._intake = _Intake()
+        self._intake = Intake()
         caches = [shard.cache for shard in self._tiles.shards.values()]
         if sum(cache.size_bytes for cache in caches) > self._settings.state.cache_bytes / 2:
             for cache in caches:

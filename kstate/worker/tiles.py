@@ -16,20 +16,20 @@ from typing import TypeAlias
 from kstate.clock import Step, Steps
 from kstate.errors import FencedError, RetryableError
 from kstate.interfaces import Batch
-from kstate.plan import Plan, Shard, TopicPartition, backup_topic
+from kstate.plan import Plan, Shard, TopicPartition
 from kstate.progress import SlotMap
 from kstate.state.follow import Follower
-from kstate.state.restore import RestoreTarget, forget
 from kstate.worker.adoption import Adopted, Adoptions, ShardRange
 from kstate.worker.assembly import Assembly
+from kstate.worker.copies import LocalCopies
 from kstate.worker.duties import Duties, Role, duties
 from kstate.worker.edges import WorkerEdges
 from kstate.worker.epoch import Prepared
+from kstate.worker.fair_reader import FairReader
 from kstate.worker.lifecycle import RETRY
 from kstate.worker.load import Load
 from kstate.worker.ownership import OwnedShard, Piece
 from kstate.worker.process import Processor
-from kstate.worker.shared_reader import SharedReader
 from kstate.worker.source import Inputs
 from kstate.worker.surroundings import Surroundings
 
@@ -62,13 +62,11 @@ class Tiles:
         self._edges = edges
         self._load = load
         self._incarnation = incarnation
-        self._inputs = Inputs(edges.log.reader())
+        self._inputs = Inputs(self._reader())
         self._adoptions = Adoptions(self._follower, edges.clock)
-        self._copies = SharedReader(edges.log.reader)
+        self._copies = LocalCopies(assembly, edges, incarnation)
         self._given: dict[Shard, SlotMap[int]] = {}
         """Slot → the newest grant under which this incarnation released it."""
-        self._left: dict[Shard, SlotMap[None]] = {}
-        """Slots whose local copy is not needed any more, as soon as nobody else needs it to come from here."""
         self._ends: dict[tuple[str, TopicPartition], int] = {}
         self._reading_tables: list[OwnedShard] = []
         self._published_at = float("-inf")
@@ -92,9 +90,8 @@ class Tiles:
             )
         self.plan = plan
         for place in self._adoptions.want(wanted):
-            self._left.setdefault(place.shard, SlotMap()).assign(place.key_range, None)
-        if self._left:
-            self._tidy(asked, plan)
+            self._copies.leave(place)
+        self._copies.tidy(asked, plan, self._own_plan)
         ends = {(uid, TopicPartition(topic, p)): end for (uid, topic, p), end in plan.ends.items()}
         if ends != self._ends:
             self._ends = ends
@@ -124,7 +121,7 @@ class Tiles:
             for part, grant in shard.grants.slice(key_range):  # of the plan; the piece may not have taken it on yet
                 given.assign(part, grant)
             shard.give(key_range)
-            self._left.setdefault(shard.shard, SlotMap()).assign(key_range, None)
+            self._copies.leave(ShardRange(shard.shard, key_range))
             self._edges.logger.info(
                 "released",
                 tile=f"{shard.shard} {key_range}",
@@ -180,8 +177,11 @@ class Tiles:
 
     def read_anew(self) -> None:
         """As `rewind`, with a client that has seen no trouble."""
-        self._inputs.renew(self._edges.log.reader())
+        self._inputs.renew(self._reader())
         self.rewind()
+
+    def _reader(self) -> FairReader:
+        return FairReader(self._edges.log.reader(), self._assembly.settings.epoch.poll_records)
 
     def sources(self) -> Iterable[TopicPartition]:
         """The input partitions that are read."""
@@ -261,7 +261,7 @@ class Tiles:
                 )
             for part, role in duty.runs.slice(key_range):
                 shard.grants.assign(part, role.grant)
-        shard.cuts, shard.releases = frozenset(duty.cuts), duty.releases
+        shard.ordered(duty)
 
     def _missing(self, name: Shard, duty: Duties) -> list[tuple[ShardRange, Role]]:
         """What is to run and does not, and what is to be copied."""
@@ -270,33 +270,9 @@ class Tiles:
             roles.clear(key_range)
         return [(ShardRange(name, key_range), role) for key_range, role in [*roles, *duty.copies]]
 
-    def _tidy(self, asked: Mapping[Shard, Duties], plan: Plan) -> None:
-        """Drop local copies of what is somebody else's for good, and of what nobody wants copied any more."""
-        assert self._own_plan is not None
-        for name, left in self._left.items():
-            duty = asked.get(name, Duties())
-            for key_range, _ in (*duty.runs, *duty.copies):
-                left.clear(key_range)
-            leaving = [m.key_range for m in plan.moves if m.shard == name and m.source == self._incarnation]
-            for key_range, _ in list(left):
-                if not any(key_range.overlap(each) for each in leaving):
-                    operator_id = self._own_plan.registry.operators[name.operator]
-                    partial = self._assembly.partial_states(name.operator, self._own_plan)
-                    forget(self._edges.store, operator_id, name.partition, key_range, partial)
-                    left.clear(key_range)
-
     def _follower(self, place: ShardRange, role: Role) -> Follower:
         assert self._own_plan is not None
-        plan, assembly, edges, shard = self._own_plan, self._assembly, self._edges, place.shard
-        partition = TopicPartition(backup_topic(assembly.topology.app, shard.operator), shard.partition)
-        operator_id = plan.registry.operators[shard.operator]
-        timed = assembly.timed_states(shard.operator, plan)
-        partial = assembly.partial_states(shard.operator, plan)
-        target = RestoreTarget(partition, operator_id, place.key_range, timed, partial)
-        follower = Follower(edges.log, edges.store, target, edges.clock, assembly.settings)
-        if not role.runs:
-            follower.make_reader = self._copies.reader
-        return follower
+        return self._copies.follower(place, role, self._own_plan)
 
     def _table_ends(self, shard: Shard) -> Mapping[str, int]:
         """How far the tables of a shard are to be read before anything else: in a bounded run not beyond its ends."""
@@ -308,11 +284,14 @@ class Tiles:
     def _own(self, ready: Iterable[Adopted]) -> None:
         """Run restored tiles from where their markers say."""
         assert self._own_plan is not None
+        assert self.plan is not None
+        asked = duties(self.plan, self._incarnation, self._given)
         for adopted in ready:
             name, key_range = adopted.place
             if name not in self.shards:
                 self.shards[name] = self._assembly.shard(name, self._own_plan, self._edges.store)
                 self.shards[name].table_ends = self._table_ends(name)
+                self.shards[name].ordered(asked.get(name, Duties()))
             self.shards[name].adopt(key_range, adopted.grant, adopted.lineage)
             self._edges.logger.info("adopted", tile=str(adopted.place), grant=adopted.grant)
         self.rewind()

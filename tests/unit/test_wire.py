@@ -120,7 +120,15 @@ CONTROL: st.SearchStrategy[Control] = st.one_of(
     st.builds(OrderAnswered, COUNT, TEXT, st.booleans(), TEXT),
 )
 TILE_REPORTS = st.builds(
-    TileReport, SHARDS, RANGES, COUNT, st.sampled_from(TilePhase), COUNT, st.dictionaries(TEXT, COUNT, max_size=3), COUNT, COUNT
+    TileReport,
+    SHARDS,
+    RANGES,
+    COUNT,
+    st.sampled_from(TilePhase),
+    COUNT,
+    st.dictionaries(TEXT, COUNT, max_size=3),
+    COUNT,
+    COUNT,
 )
 REPORTS: st.SearchStrategy[Report] = st.one_of(
     st.builds(
