@@ -58,16 +58,16 @@ def overview(app: str, observed: Observed, around: Surroundings) -> Overview:
     workers = tuple(_workers(observed, around))
     state, reason = _job_state(view, leader, workers)
     return Overview(
-        app,
-        state,
-        reason,
-        None if plan is None else plan.version,
-        "" if plan is None else plan.build,
-        leader,
-        workers,
-        () if plan is None else tuple(_shard(tile, plan, observed, around) for tile in _in_order(plan.tiles)),
-        () if plan is None else tuple(_move(move, observed, around) for move in plan.moves),
-        tuple(
+        app=app,
+        state=state,
+        reason=reason,
+        plan_version=None if plan is None else plan.version,
+        build="" if plan is None else plan.build,
+        leader=leader,
+        workers=workers,
+        shards=() if plan is None else tuple(_shard(tile, plan, observed, around) for tile in _in_order(plan.tiles)),
+        moves=() if plan is None else tuple(_move(move, observed, around) for move in plan.moves),
+        decisions=tuple(
             DecisionStatus(d.decision.term, d.decision.what, d.decision.reason, _age_s(d.at_ms, around))
             for d in observed.decisions
         ),
@@ -117,15 +117,15 @@ def _workers(observed: Observed, around: Surroundings) -> Iterator[WorkerStatus]
         beat = _beat(incarnation, observed)
         member = plan.member(incarnation) if plan else None
         yield WorkerStatus(
-            incarnation,
-            _name(incarnation, observed),
-            beat.host,
-            beat.pid,
-            state,
-            Load(beat.busy_percent, tiles[incarnation]),
-            beat.build or (member.build if member else ""),
-            beat.plan_version,
-            _age_s(observed.heard[incarnation].at_ms, around) if incarnation in observed.heard else None,
+            id=incarnation,
+            name=_name(incarnation, observed),
+            host=beat.host,
+            pid=beat.pid,
+            state=state,
+            load=Load(beat.busy_percent, tiles[incarnation]),
+            build=beat.build or (member.build if member else ""),
+            plan_version=beat.plan_version,
+            beat_age_s=_age_s(observed.heard[incarnation].at_ms, around) if incarnation in observed.heard else None,
         )
 
 
@@ -172,21 +172,21 @@ def _shard(tile: Tile, plan: Plan, observed: Observed, around: Surroundings) -> 
     parked = [p.reason for p in plan.parked if _touches(p, tile)]
     progress = _least(running)
     return ShardStatus(
-        tile.shard.operator,
-        tile.shard.partition,
-        tile.key_range.lo,
-        tile.key_range.hi,
-        None if owner is None else _name(owner, observed),
-        owner,
-        tile.grant,
-        "parked" if parked else _shard_phase(tile, plan, observed, mine),
-        max((report.epoch for report in mine), default=0),
-        progress,
-        _lag(tile, progress, around),
-        sum(report.state_bytes for report in mine),
-        parked[0] if parked else None,
-        _deaths(tile, observed),
-        tuple(_standbys(tile, plan, observed)),
+        operator=tile.shard.operator,
+        partition=tile.shard.partition,
+        lo=tile.key_range.lo,
+        hi=tile.key_range.hi,
+        worker=None if owner is None else _name(owner, observed),
+        incarnation=owner,
+        grant=tile.grant,
+        phase="parked" if parked else _shard_phase(tile, plan, observed, mine),
+        epoch=max((report.epoch for report in mine), default=0),
+        progress=progress,
+        lag=_lag(tile, progress, around),
+        state_bytes=sum(report.state_bytes for report in mine),
+        parked=parked[0] if parked else None,
+        deaths=_deaths(tile, observed),
+        standbys=tuple(_standbys(tile, plan, observed)),
     )
 
 
@@ -268,20 +268,20 @@ def _move(move: Move, observed: Observed, around: Surroundings) -> MoveStatus:
     course = observed.courses.get(name_of(move))
     copy, behind = copy_state(move, observed)
     return MoveStatus(
-        move.id,
-        move.phase.value,
-        _age_s(course.began_ms, around) if course else None,
-        _age_s(course.phase_ms, around) if course else None,
-        move.shard.operator,
-        move.shard.partition,
-        move.key_range.lo,
-        move.key_range.hi,
-        _name(move.source, observed),
-        _name(move.target, observed),
-        move.grant,
-        move.order,
-        copy,
-        behind,
+        id=move.id,
+        phase=move.phase.value,
+        age_s=_age_s(course.began_ms, around) if course else None,
+        phase_age_s=_age_s(course.phase_ms, around) if course else None,
+        operator=move.shard.operator,
+        partition=move.shard.partition,
+        lo=move.key_range.lo,
+        hi=move.key_range.hi,
+        source=_name(move.source, observed),
+        target=_name(move.target, observed),
+        grant=move.grant,
+        order=move.order,
+        copy=copy,
+        behind=behind,
     )
 
 
