@@ -23,7 +23,7 @@ from kstate.plan import Member, Parked, Tile
 Part = tuple[KeyRange, str | None]
 """A part of a tile and whose it becomes."""
 
-CUT_WIDTH_MIN = SLOTS // 256
+CUT_WIDTH_MIN = SLOTS // 32
 """Narrower ranges do not come of a cut: deaths in a row would grind a shard to dust."""
 
 
@@ -93,7 +93,7 @@ def _given(tile: Tile, now: Ownership, load: Counter[str], scene: Scene) -> tupl
         return None
     count = max(1, min(scene.recovery.parallelism, len(able), tile.key_range.width // CUT_WIDTH_MIN))
     heirs = sorted(able, key=lambda m: (load[m.incarnation], by_name(m)))[:count]
-    parts = _dealt(tile, heirs)
+    parts = _dealt(tile, _seated(tile, heirs, now))
     return parts, f"{count} workers: {_names(parts, scene)}" if count > 1 else heirs[0].name
 
 
@@ -121,6 +121,17 @@ def _standbys(tile: Tile, able: list[Member], scene: Scene) -> list[Member]:
     told, place = scene.evidence, (tile.shard, tile.key_range)
     ready = [m for m in able if m.incarnation in named and told.has_copy(m.incarnation, *place)]
     return [m for m in ready if told.is_warm(m.incarnation, *place)] or ready
+
+
+def _seated(tile: Tile, heirs: list[Member], now: Ownership) -> list[Member]:
+    """Those who own a range beside it next to that: what touches becomes one tile, or ranges would be cut ever smaller.
+
+    Every worker that gets a part reads the whole log of the partition.
+    """
+    beside = [t for t in now.tiles if t.shard == tile.shard]
+    below = next((t.worker for t in beside if t.key_range.hi == tile.key_range.lo), None)
+    above = next((t.worker for t in beside if t.key_range.lo == tile.key_range.hi), None)
+    return sorted(heirs, key=lambda m: (m.incarnation == above) - (m.incarnation == below))
 
 
 def _dealt(tile: Tile, heirs: list[Member]) -> list[Part]:

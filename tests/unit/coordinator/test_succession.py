@@ -11,6 +11,7 @@ from kstate.config import RecoverySettings
 from kstate.coordinator.completion import Achieved
 from kstate.coordinator.planning import changed, waits
 from kstate.coordinator.scene import Ownership, Scene
+from kstate.coordinator.succession import CUT_WIDTH_MIN
 from kstate.keyspace import FULL_RANGE, SLOTS, KeyRange
 from kstate.messages import Fatality, Heartbeat
 from kstate.plan import Member, Parked, Shard, Standby, Tile
@@ -64,7 +65,7 @@ def test_a_copy_of_one_who_is_no_standby_counts_for_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("parallelism", "workers", "width", "parts"),
-    [(1, 4, SLOTS, 1), (2, 4, SLOTS, 2), (8, 4, SLOTS, 3), (3, 4, 2 * 256, 2), (3, 4, 256, 1)],
+    [(1, 4, SLOTS, 1), (2, 4, SLOTS, 2), (8, 4, SLOTS, 3), (3, 4, 2 * CUT_WIDTH_MIN, 2), (3, 4, CUT_WIDTH_MIN, 1)],
 )
 def test_a_lost_tile_is_cut_for_parallel_recovery(parallelism: int, workers: int, width: int, parts: int) -> None:
     """Into as many ranges as asked, as there are workers, and as are not too narrow; each to another worker."""
@@ -74,6 +75,19 @@ def test_a_lost_tile_is_cut_for_parallel_recovery(parallelism: int, workers: int
     given = [t for t in after(now).tiles if t.grant == 10]
     assert len(given) == parts == len({t.worker for t in given})
     assert sum(t.key_range.width for t in given) == width
+
+
+@pytest.mark.parametrize(("below", "above"), [("i2", "i3"), ("i3", "i2"), ("i4", "i2"), ("i3", "i3")])
+def test_parts_go_to_those_who_own_what_touches_them(below: str, above: str) -> None:
+    """Then they become one tile with it."""
+    lost = KeyRange(16384, 49152)
+    tiles = [tile(below, KeyRange(0, lost.lo)), tile("i1", lost), tile(above, KeyRange(lost.hi, SLOTS))]
+    now = scene(plan(tiles, 4), overdue=["i1"], recovery=RecoverySettings(parallelism=3))
+    found = [t.worker for t in after(now).tiles if t.key_range.overlap(lost)]
+    if below != above:
+        assert (found[0], found[-1]) == (below, above)
+    assert len(found) == 3 == len(set(found))
+
 
 
 def test_several_tiles_are_spread_over_the_least_loaded() -> None:
