@@ -44,6 +44,23 @@ class StateSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RebaseSettings:
+    """When the state is written anew to the backup log, so that older records can be trimmed (kstate.worker.rebasing).
+
+    The log holds about three times the state, and at least what is said here.
+    """
+
+    grown_bytes: int = 16 * MIB
+    """Of each key range, no cycle begins before so many bytes of changes since the last one."""
+    slice_bytes: int = 256 << 10
+    """An epoch writes at least so much anew, and at most as much as its changes, or this."""
+    log_bytes: int = 64 * MIB
+    """A range without changes is written anew when the log has grown by four times its state and so much more."""
+    trim_every_ms: int = 10_000
+    """How often the leader looks what of the backup logs and internal streams is not needed any more."""
+
+
+@dataclass(frozen=True, slots=True)
 class FailureSettings:
     """How failures are noticed and how many are tolerated."""
 
@@ -88,6 +105,7 @@ class Settings:
     """Folder of the local stores, one sub-folder per application and worker name."""
     epoch: EpochSettings = field(default_factory=EpochSettings)
     state: StateSettings = field(default_factory=StateSettings)
+    rebase: RebaseSettings = field(default_factory=RebaseSettings)
     failure: FailureSettings = field(default_factory=FailureSettings)
     recovery: RecoverySettings = field(default_factory=RecoverySettings)
     stream_partitions: int = 16

@@ -197,6 +197,10 @@ class Log(Protocol):
         """The end of each partition: the last stable offset when `committed`, else the high watermark (H of S1)."""
         ...
 
+    def delete_records(self, before: Mapping[TopicPartition, int]) -> None:
+        """Move the log start of each partition up to an offset; one that is further on already stays."""
+        ...
+
     def offsets_at(self, partitions: Iterable[TopicPartition], time_ms: int) -> dict[TopicPartition, int]:
         """The first offset at or after a time, the end where there is none."""
         ...

@@ -89,6 +89,11 @@ class TileReport:
     """Records of the backup log that a copy, or a restore, has still to read, as far as it knows."""
     state_bytes: int = 0
     """Stored bytes of its state, keys and values, as far as they are known: an estimate."""
+    marked_at: int | None = None
+    """Offset in the backup partition of the newest marker of a running piece; None while there is none for all of it.
+    """
+    base: int = 0
+    """Of that marker."""
 
 
 @dataclass(frozen=True, slots=True)

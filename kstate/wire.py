@@ -157,12 +157,20 @@ def _tile_report_out(tile: TileReport) -> dict[str, object]:
         "progress": dict(tile.progress),
         "behind": tile.behind,
         "state_bytes": tile.state_bytes,
+        "marked_at": tile.marked_at,
+        "base": tile.base,
     }
 
 
 def _tile_report_in(item: object, where: str) -> TileReport:
     fields = Fields(item, where)
-    report = replace(_older_fields(fields), behind=fields.whole("behind"), state_bytes=fields.whole("state_bytes"))
+    report = replace(
+        _older_fields(fields),
+        behind=fields.whole("behind"),
+        state_bytes=fields.whole("state_bytes"),
+        marked_at=fields.whole_or_none("marked_at"),
+        base=fields.whole("base"),
+    )
     fields.end()
     return report
 

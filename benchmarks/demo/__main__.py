@@ -101,6 +101,7 @@ def _own_environment(scale: Scale) -> None:
     os.environ["KSTATE_CLIENT__FETCH_MESSAGE_MAX_BYTES"] = str(PORTION * WORD_BYTES)
     os.environ["KSTATE_STREAM_PARTITIONS"] = str(scale.partitions)
     os.environ["KSTATE_RECOVERY__STANDBYS"] = str(scale.standbys)
+    os.environ["KSTATE_REBASE__TRIM_EVERY_MS"] = "3600000"  # the verdict counts what stands in the logs
     os.environ[LEVEL_VARIABLE] = "debug"  # the workers write down what they have in hand
 
 

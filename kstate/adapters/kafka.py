@@ -129,6 +129,10 @@ class KafkaLog:
         isolation = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
         return self._offsets(list(partitions), OffsetSpec.latest(), isolation)
 
+    def delete_records(self, before: Mapping[TopicPartition, int]) -> None:
+        places = [ClientPartition(source.topic, source.partition, offset) for source, offset in before.items()]
+        self._ask(f"trimming {', '.join(map(str, before))}", lambda: self._delete_records(places))
+
     def offsets_at(self, partitions: Iterable[TopicPartition], time_ms: int) -> dict[TopicPartition, int]:
         sources = list(partitions)
         found = self._offsets(sources, OffsetSpec.for_timestamp(time_ms), IsolationLevel.READ_COMMITTED, lowest=-1)
@@ -238,6 +242,11 @@ class KafkaLog:
         if any(offset < lowest for offset in found.values()):
             raise unreachable(self.settings.bootstrap_servers, doing, self._watch.trouble)
         return found
+
+    def _delete_records(self, places: list[ClientPartition]) -> None:
+        futures = self._administrator().delete_records(places, request_timeout=REQUEST_SECONDS)
+        for future in futures.values():
+            future.result(REQUEST_SECONDS + 1)
 
     def _list_offsets(
         self, sources: list[TopicPartition], spec: OffsetSpec, isolation: IsolationLevel

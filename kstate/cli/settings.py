@@ -27,7 +27,15 @@ import typer
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from kstate.config import EpochSettings, FailureSettings, RecoverySettings, Settings, StateSettings, is_secret
+from kstate.config import (
+    EpochSettings,
+    FailureSettings,
+    RebaseSettings,
+    RecoverySettings,
+    Settings,
+    StateSettings,
+    is_secret,
+)
 from kstate.errors import ConfigError
 
 FILE = "kstate.toml"
@@ -39,6 +47,7 @@ Data = Annotated[Path | None, typer.Option("--data", help="Folder of the local s
 _GROUPS: dict[str, type[Any]] = {
     "epoch": EpochSettings,
     "state": StateSettings,
+    "rebase": RebaseSettings,
     "failure": FailureSettings,
     "recovery": RecoverySettings,
 }

@@ -96,6 +96,11 @@ def fresh_state(job: JobDescription, rules: Rules) -> State:
     return State(job, rules, Membership(silence_max_ms))
 
 
+def evidence_of(state: State) -> Evidence:
+    """What workers say of their pieces."""
+    return Evidence(state.present.beats())
+
+
 def observe(state: State, event: Event) -> State:
     """The state after an event; it never decides anything."""
     match event:
@@ -274,7 +279,7 @@ def _scene(state: State, plan: Plan) -> Scene:
         roll=_roll(state),
         job=state.job,
         draft=state.draft,
-        evidence=Evidence(state.present.beats()),
+        evidence=evidence_of(state),
         achieved=state.achieved,
         recovery=state.rules.recovery,
         deaths_max=state.rules.failure.deaths_max,
@@ -331,7 +336,7 @@ def _check(state: State, base: Plan | None, plan: Plan) -> None:
     """Raises AssertionError for a plan that must not be published."""
     fault = tiling_fault(plan) or moves_fault(plan)
     if base is not None and fault is None:
-        fenced, evidence = state.recovery.fenced, Evidence(state.present.beats())
+        fenced, evidence = state.recovery.fenced, evidence_of(state)
         fault = giving_fault(base, plan, fenced) or release_fault(base, plan, fenced, evidence)
     if fault:
         raise AssertionError(f"plan {plan.version}: {fault} (S2, S7, S8)")

@@ -35,7 +35,7 @@ class Evidence:
 
     def records_apart(self, move: Move) -> int:
         """How far the source stands from what the target runs of the shard, over all inputs; 0 if not known."""
-        source, target = (self._running(worker, move.shard) for worker in (move.source, move.target))
+        source, target = (self.running(worker, move.shard) for worker in (move.source, move.target))
         pairs = [(a, b) for a in source if a.key_range.overlap(move.key_range) for b in target]
         return max((_distance(a.progress, b.progress) for a, b in pairs), default=0)
 
@@ -70,7 +70,8 @@ class Evidence:
                 cover.assign(part, 1)
         return not cover.gaps(key_range)
 
-    def _running(self, worker: str, shard: Shard) -> list[TileReport]:
+    def running(self, worker: str, shard: Shard) -> list[TileReport]:
+        """What a worker says of its pieces of a shard."""
         return [r for r in self._reports(worker) if r.shard == shard and r.phase is TilePhase.RUNNING]
 
     def _reports(self, worker: str) -> tuple[TileReport, ...]:

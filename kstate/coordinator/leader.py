@@ -21,11 +21,12 @@ from kstate.coordinator.commands import Answer, Command, Declare, Fence, Finish,
 from kstate.coordinator.continuity import check_continues
 from kstate.coordinator.control import ControlView, take
 from kstate.coordinator.control_log import ControlLog
-from kstate.coordinator.core import Rules, State, decide, fresh_state, observe, waiting
+from kstate.coordinator.core import Rules, State, decide, evidence_of, fresh_state, observe, waiting
 from kstate.coordinator.edges import LeaderEdges
 from kstate.coordinator.events import ControlRead, EndsTaken, Event, Fenced, OwnBeat, Surveyed, Tick, TopicsCounted
 from kstate.coordinator.reports import ReportsReader, send_report
 from kstate.coordinator.survey import Survey, prepare
+from kstate.coordinator.trimming import Trimmer
 from kstate.description import JobDescription
 from kstate.errors import ConfigError, FencedError, RetryableError, TaintedError
 from kstate.keyspace import slot_of
@@ -73,6 +74,7 @@ class Leader:
         self._beat: LeaderBeat | None = None
         self._topics_at = float("-inf")
         self._told: frozenset[str] = frozenset()
+        self._trimmer = Trimmer(edges, job.app, settings.rebase.trim_every_ms / 1000)
         self._stopping = False
 
     @property
@@ -109,6 +111,7 @@ class Leader:
             return 0
         finally:
             self._beat = None
+            self._trimmer.close()
             self._control.close()
             if self._reports is not None:
                 self._reports.close()
@@ -121,6 +124,7 @@ class Leader:
             match decide(self._state):
                 case None:
                     self._tell_who_waits()
+                    yield from self._trim()
                     yield IDLE
                 case Finish(exit_code):
                     return exit_code
@@ -224,6 +228,13 @@ class Leader:
             if reason not in self._told:
                 self._edges.logger.warning("waiting", reason=reason)
         self._told = frozenset(reasons)
+
+    def _trim(self) -> Steps[None]:
+        """Where there is nothing to decide, see to the logs."""
+        try:
+            yield from self._trimmer.tick(self._state.control.plan, evidence_of(self._state))
+        except RetryableError as error:
+            yield from self._pause(error)
 
     def _hear(self) -> None:
         assert self._reports is not None

@@ -131,14 +131,15 @@ class BackupReader:
         return frame
 
     def _keep(self, offset: int, block: Block) -> None:
-        if block.header.key_range.overlap(self._key_range):
+        # A base block is of a slice of its marker's range; elsewhere it still counts towards the marker's proof.
+        if block.header.kind is BlockKind.BASE or block.header.key_range.overlap(self._key_range):
             self._waiting[block.header.writer, block.header.epoch].append((offset, block))
 
     def _apply(self, offset: int, marker: Marker) -> Applied | None:
         overlap = marker.key_range.overlap(self._key_range)
+        blocks = self._take(marker)
         if overlap is None:
             return None
-        blocks = self._take(marker)
         ranges = self._behind(offset, overlap)
         if not ranges:
             return None

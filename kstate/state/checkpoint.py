@@ -6,7 +6,7 @@ marker, β is the Kafka log itself. Pure: nothing is written here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from kstate.keyspace import KeyRange
@@ -37,12 +37,30 @@ class Changes:
     times: list[TimeChange] = field(default_factory=list)
     """What the local time index must add and drop; it is not backed up."""
 
+    @property
+    def size_bytes(self) -> int:
+        """Of keys and values, as they are stored."""
+        return sum(map(len, self.suffixes)) + sum(map(len, filter(None, self.values)))
+
     def joined(self, other: Changes) -> Changes:
         """Both together; they concern different entries."""
         return Changes(self.suffixes + other.suffixes, self.values + other.values, self.times + other.times)
 
     def __len__(self) -> int:
         return len(self.suffixes)
+
+
+@dataclass(frozen=True, slots=True)
+class BaseSlice:
+    """Slots of a piece whose state an epoch writes anew, as it was before the epoch; columns of equal length."""
+
+    key_range: KeyRange
+    suffixes: list[bytes]
+    values: list[bytes | None]
+    start: int
+    """Offset in the backup partition where the re-base cycle began that it is part of."""
+    finishes: bool
+    """It is the cycle's last one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +94,25 @@ class Checkpoint:
     marker: Marker
 
 
-def checkpoint(piece: PieceId, changes: Changes, lineage: Lineage, end: EpochEnd) -> Checkpoint:
-    """Delta blocks and marker of the piece's next epoch.
+def checkpoint(
+    piece: PieceId, changes: Changes, lineage: Lineage, end: EpochEnd, base: BaseSlice | None = None
+) -> Checkpoint:
+    """Blocks and marker of the piece's next epoch: the base blocks of a slice, then the delta blocks.
 
     `lineage` is what the piece's slots stand at: its pieces become the marker's `previous`, and the base is inherited,
-    the minimum where several meet. Raises ValueError for an entry that fits into no block.
+    the minimum where several meet, unless a re-base cycle ends here. Raises ValueError for an entry that fits into no
+    block.
     """
     behind = lineage.slice(piece.key_range)
     previous = tuple((key_range, position.epoch) for key_range, position in behind)
     epoch = 1 + max((epoch for _, epoch in previous), default=0)
     writer = writer_id(end.incarnation)
     header = BlockHeader(piece.operator_id, piece.key_range, BlockKind.DELTA, epoch, writer, end.fingerprint)
-    blocks = encode_blocks(header, changes.suffixes, changes.values)
+    blocks: list[bytes] = []
+    if base is not None:
+        anew = replace(header, key_range=base.key_range, kind=BlockKind.BASE)
+        blocks += encode_blocks(anew, base.suffixes, base.values)
+    blocks += encode_blocks(header, changes.suffixes, changes.values, first_index=len(blocks))
     marker = Marker(
         operator_id=piece.operator_id,
         key_range=piece.key_range,
@@ -98,13 +123,18 @@ def checkpoint(piece: PieceId, changes: Changes, lineage: Lineage, end: EpochEnd
         progress=dict(end.progress),
         times=end.times,
         previous=previous,
-        base=min((position.base for position in behind.values()), default=0),
+        base=_base(behind, base),
         blocks=len(blocks),
-        entries=len(changes),
+        entries=len(changes) + (len(base.suffixes) if base else 0),
         checksum=joint_checksum(frame[8:FRAME_HEADER_BYTES] for frame in blocks),
         move=end.release,
     )
     return Checkpoint(blocks, marker)
+
+
+def _base(behind: Lineage, written: BaseSlice | None) -> int:
+    inherited = min((position.base for position in behind.values()), default=0)
+    return max(inherited, written.start) if written is not None and written.finishes else inherited
 
 
 def advance(lineage: Lineage, marker: Marker, marker_offset: int) -> None:

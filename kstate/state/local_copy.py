@@ -59,6 +59,8 @@ class LocalCopy:
         self._store = store
         self._run_bytes = run_bytes
         self._run: dict[bytes, bytes | None] = {}
+        self._by_slot: dict[bytes, list[bytes]] | None = None
+        """Slot → the run's keys, some of them twice; made where a run replaces slots, which it does again and again."""
         self.collected_bytes = 0
         """Estimated memory of the run."""
         self._cells = PartialCells(store, self._prefix, target.partial)
@@ -116,12 +118,18 @@ class LocalCopy:
         if partial:
             entries = (pair for pair in entries if not is_cell(pair[0], partial))
             self._cells.apply(applied, self._run)
-        self._run.update((prefix + suffix, value) for suffix, value in entries)
+        if self._by_slot is None:
+            self._run.update((prefix + suffix, value) for suffix, value in entries)
+        else:
+            for suffix, value in entries:
+                self._run[key := prefix + suffix] = value
+                self._by_slot.setdefault(suffix[:2], []).append(key)
         self.collected_bytes += sum(len(block.frame) + self._overhead * block.count for block in applied.blocks)
 
     def take(self, stored_key: bytes, value: bytes) -> None:
         """Add a pair of another copy to the run."""
         self._run[stored_key] = value
+        self._by_slot = None
         self.collected_bytes += len(stored_key) + len(value) + self._overhead
 
     def ingest(self, lineage: Lineage) -> None:
@@ -145,6 +153,7 @@ class LocalCopy:
     def forget_run(self) -> None:
         """Begin a new run: what was collected is in the store, or is to be read again."""
         self._run = {}
+        self._by_slot = None
         self.collected_bytes = 0
 
     def _indexed_run(self) -> dict[bytes, bytes | None]:
@@ -175,8 +184,18 @@ class LocalCopy:
     def _empty(self, key_range: KeyRange) -> None:
         """Delete all keys of these slots, in the store and in the run; but cells may stand for others, too."""
         (lo, hi), suffix_at, partial = self._bounds(key_range), len(self._prefix), self.target.partial
-        there = [key for key in self._run if lo <= key < hi] + [key for key, _ in self._store.scan(lo, hi)]
+        there = self._collected(key_range) + [key for key, _ in self._store.scan(lo, hi)]
         self._run.update((key, None) for key in there if not (partial and is_cell(key[suffix_at:], partial)))
+
+    def _collected(self, key_range: KeyRange) -> list[bytes]:
+        """The run's keys in these slots."""
+        at = slice(len(self._prefix), len(self._prefix) + 2)
+        if self._by_slot is None:
+            self._by_slot = {}
+            for key in self._run:
+                self._by_slot.setdefault(key[at], []).append(key)
+        lo, hi = key_range.lo.to_bytes(2, "big"), (key_range.hi - 1).to_bytes(2, "big")
+        return [key for slot, keys in self._by_slot.items() if lo <= slot <= hi for key in keys]
 
     def _holds(self, lo: bytes, hi: bytes) -> bool:
         return next(iter(self._store.scan(lo, hi)), None) is not None

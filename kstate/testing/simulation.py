@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from kstate.clock import Step, Steps, run_steps
-from kstate.config import EpochSettings, FailureSettings, RecoverySettings, Settings, StateSettings
+from kstate.config import EpochSettings, FailureSettings, RebaseSettings, RecoverySettings, Settings, StateSettings
 from kstate.coordinator.core import Rules
 from kstate.errors import CorruptStateError, FencedError
 from kstate.interfaces import TopicSpec
@@ -53,6 +53,8 @@ class Scenario:
     recovery: RecoverySettings = field(default_factory=RecoverySettings)
     run_bytes: int = 1 << 20
     """`state.store_bytes`: small ones make a restore ingest many files."""
+    rebase: RebaseSettings = field(default_factory=RebaseSettings)
+    """Small ones: state is written anew and logs are trimmed all the time."""
     successor_wait_ms: int = 150
     until_end: bool = False
     """All input is there from the start, and the job ends by itself."""
@@ -221,6 +223,7 @@ def blueprint_of(scenario: Scenario, work: Work) -> Blueprint:
         stream_partitions=STREAM_PARTITIONS,
         epoch=EpochSettings(records_max=9, poll_records=4),
         state=StateSettings(store_bytes=scenario.run_bytes),
+        rebase=scenario.rebase,
         failure=failure,
         recovery=scenario.recovery,
     )

@@ -18,7 +18,7 @@ from contextlib import closing, contextmanager
 from random import Random
 from time import monotonic
 
-from kstate.config import RecoverySettings
+from kstate.config import RebaseSettings, RecoverySettings
 from kstate.testing.sample_job import PARTITIONS
 from kstate.testing.schedule import UNIFORM_BLOW, HostileDirector, some_triggers
 from kstate.testing.simulation import Outcome, Scenario, Simulation
@@ -37,6 +37,8 @@ BOUNDED_SHARE = 0.12
 """Of the seeds: bounded runs."""
 HALTED_SHARE = 0.08
 """Of the others: in the end the job is made to halt."""
+RESTLESS = RebaseSettings(grown_bytes=100, slice_bytes=50, log_bytes=500, trim_every_ms=150)
+"""State is written anew all the time, a few keys with each epoch."""
 CHUNK = 8
 """Seeds that a process is given at once."""
 QUIET_SHARE = 0.2
@@ -74,6 +76,7 @@ def some_scenario(rng: Random) -> Scenario:
         leaders=rng.randint(1, 2),
         orders=0 if rng.random() < QUIET_SHARE else rng.randint(1, 5),
         recovery=RecoverySettings(standbys=rng.choice((0, 0, 1, 2)), parallelism=rng.randint(1, 3)),
+        rebase=rng.choice((RebaseSettings(), RESTLESS, RESTLESS)),
         run_bytes=rng.choice((256, 1 << 20)),
         until_end=rng.random() < BOUNDED_SHARE,
     )

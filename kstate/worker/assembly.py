@@ -76,7 +76,8 @@ class Assembly:
             agendas=lambda key_range: Agendas(store, operator_id, shard.partition, key_range),
             partials=partials.load,
         )
-        return OwnedShard(shard, operator_id, cache, plan_starts(plan, shard), maker)
+        partial = frozenset(column.column.state_id for column in binding.partial_columns())
+        return OwnedShard(shard, operator_id, cache, plan_starts(plan, shard), maker, partial)
 
     def timed_states(self, uid: str, plan: Plan) -> dict[int, TimedState]:
         """State id → what the local time index needs to know of it (kstate.state.restore)."""

@@ -14,11 +14,12 @@ from kstate.clock import Step, Steps
 from kstate.interfaces import OutMessage, Producer, Store
 from kstate.plan import TopicPartition, backup_topic, dlq_topic
 from kstate.state.backup import backup_messages
-from kstate.state.checkpoint import Changes, Checkpoint, EpochEnd, PieceId, advance, checkpoint
+from kstate.state.checkpoint import BaseSlice, Changes, Checkpoint, EpochEnd, PieceId, advance, checkpoint
 from kstate.state.layout import lineage_key, shard_prefix
 from kstate.state.lineage import encode_lineage, stored_lineage
 from kstate.worker.ownership import OwnedShard, Piece
 from kstate.worker.process import Processor
+from kstate.worker.rebasing import Rebasing
 from kstate.worker.stream_frames import WatermarkFrame, frames_of
 
 CHUNK = 10_000
@@ -42,6 +43,8 @@ class PieceEpoch:
     piece: Piece
     changes: Changes
     checkpoint: Checkpoint
+    base: BaseSlice | None = None
+    """What it writes anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ def prepare(
     processors: Mapping[str, Processor],
     shards: Collection[OwnedShard],
     partitions: Mapping[str, int],
+    rebasing: Rebasing,
 ) -> Prepared:
     """Encode the running epoch. Raises ValueFault when a state value cannot be stored; nothing has been sent then.
 
@@ -72,22 +76,23 @@ def prepare(
         outputs += [(output.topic, output.messages) for output in processor.outputs.values() if output.messages]
         if processor.rejects.letters:
             outputs.append((dlq_topic(app, processor.spec.uid), processor.rejects.messages()))
-    pieces = [piece for shard in shards for piece in _pieces(incarnation, shard)]
+    pieces = [piece for shard in shards for piece in _pieces(incarnation, shard, rebasing)]
     for prepared in pieces:
         outputs += _frames(processors[prepared.shard.shard.operator], prepared, partitions)
     return Prepared(outputs, pieces)
 
 
-def _pieces(incarnation: str, shard: OwnedShard) -> Iterable[PieceEpoch]:
+def _pieces(incarnation: str, shard: OwnedShard, rebasing: Rebasing) -> Iterable[PieceEpoch]:
     shard.coalesce()
     for piece in shard.pieces:
         release = shard.releasing(piece.key_range)
         if piece.touched or release is not None:
             changes = shard.cache.changes(shard.changed_in(piece))
+            base = rebasing.slice(shard, piece, changes.size_bytes) if release is None else None
             changes = changes.joined(piece.partials.changes())
             name = PieceId(shard.operator_id, shard.shard.partition, piece.key_range)
             end = EpochEnd(incarnation, piece.grant, piece.progress, piece.times, release)
-            yield PieceEpoch(shard, piece, changes, checkpoint(name, changes, shard.lineage, end))
+            yield PieceEpoch(shard, piece, changes, checkpoint(name, changes, shard.lineage, end, base), base)
 
 
 def _frames(
@@ -129,7 +134,9 @@ def write(app: str, producer: Producer, prepared: Prepared) -> Steps[Mapping[Top
     return offsets
 
 
-def settle(prepared: Prepared, app: str, offsets: Mapping[TopicPartition, int], store: Store) -> None:
+def settle(
+    prepared: Prepared, app: str, offsets: Mapping[TopicPartition, int], store: Store, rebasing: Rebasing
+) -> None:
     """Bring lineage, local store and cache up to a committed epoch, in one atomic write."""
     keys: list[bytes] = []
     values: list[bytes | None] = []
@@ -156,3 +163,5 @@ def settle(prepared: Prepared, app: str, offsets: Mapping[TopicPartition, int], 
     store.write(keys, values)
     for shard, size in zip(prepared.shards(), sizes, strict=True):
         shard.settled(size)  # agendas read the time index anew: by now it must be in the store
+    for piece in prepared.pieces:
+        rebasing.settled(piece.shard, piece.checkpoint, piece.base, piece.changes.size_bytes)

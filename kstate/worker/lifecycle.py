@@ -70,6 +70,11 @@ class Session:
         if self.control.standing(self.member.incarnation) is Standing.MEMBER:
             self._tell_builds("superseded", "this worker keeps what it owns until it stops, and gets nothing more")
 
+    def look(self) -> Steps[None]:
+        """Read control to a fresh end; raises FencedError as `follow` does."""
+        yield from self.control.catch_up()
+        self.check()
+
     def check(self) -> None:
         """Raise FencedError when this incarnation was declared dead or is a member no more."""
         if self.control.standing(self.member.incarnation) is Standing.DEAD:

@@ -97,6 +97,10 @@ def _running(shard: OwnedShard, piece: Piece, *, told: bool) -> TileReport:
     newest = shard.lineage.get(piece.key_range.lo)
     progress = piece.progress if not piece.touched else newest.progress if newest else shard.starts
     epoch = newest.epoch if newest else 0
-    return TileReport(
+    report = TileReport(
         shard.shard, piece.key_range, piece.grant, TilePhase.RUNNING, epoch, dict(progress) if told else {}
     )
+    marked = shard.lineage.slice(piece.key_range).values()
+    if len(marked) != 1 or shard.lineage.gaps(piece.key_range):
+        return report
+    return replace(report, marked_at=marked[0].offset - 1, base=marked[0].base)

@@ -123,7 +123,13 @@ class OwnedShard:
     """The part of one shard that this worker owns, its committed lineage and its cache."""
 
     def __init__(
-        self, shard: Shard, operator_id: int, cache: StateCache, starts: Mapping[str, int], maker: PieceMaker
+        self,
+        shard: Shard,
+        operator_id: int,
+        cache: StateCache,
+        starts: Mapping[str, int],
+        maker: PieceMaker,
+        partial: frozenset[int] = frozenset(),
     ) -> None:
         self.shard = shard
         self.operator_id = operator_id
@@ -141,6 +147,8 @@ class OwnedShard:
         self.table_ends: Mapping[str, int] = {}
         """Table topic → end to which it is read before any other input."""
         self.maker = maker
+        self.partial = partial
+        """The ids of partial states (kstate.state.partial_cells)."""
 
     def adopt(self, key_range: KeyRange, grant: int, lineage: Lineage) -> None:
         """Own a restored key range; its pieces start where its markers say."""

@@ -135,6 +135,10 @@ class Partials:
         """Raise ValueFault when the object of a state cannot be stored."""
         self._columns[index].column.check(self.get(index), self.key_range)
 
+    def rewrite(self) -> None:
+        """Have the epoch write all objects anew, changed or not."""
+        self._dirty |= {index for index, parts in self._parts.items() if parts}
+
     def cut(self, at: int) -> tuple[Partials, Partials]:
         """The partial states of the slots below `at`, and of those from there on."""
         lower, upper = KeyRange(self.key_range.lo, at), KeyRange(at, self.key_range.hi)

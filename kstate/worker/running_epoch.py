@@ -10,10 +10,11 @@ What is undone is read and done again.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from kstate.clock import Step, Steps
 from kstate.config import Settings
-from kstate.errors import OperatorError, RetryableError
+from kstate.errors import DataLossError, OperatorError, RetryableError
 from kstate.interfaces import Batch
 from kstate.plan import TopicPartition, dlq_topic
 from kstate.state.cache import ValueFault
@@ -24,12 +25,14 @@ from kstate.worker.intake import Intake
 from kstate.worker.lifecycle import RETRY, Session
 from kstate.worker.ownership import OwnedShard
 from kstate.worker.passing import Passing
+from kstate.worker.rebasing import Rebasing
 from kstate.worker.stuck import StuckInputs
 from kstate.worker.taint import look_for_epoch
 from kstate.worker.tiles import Routed, Tiles
 
 POLLED = Step("polled")
 FIRED = Step("fired")
+REBASED = Step("rebase-due")
 IDLE = Step("idle", wait=0.01)
 TAINTED = Step("tainted")
 UNDONE = Step("undone")
@@ -49,6 +52,7 @@ class RunningEpoch:
         self._interval_s = assembly.topology.epoch_ms / 1000
         self._settings: Settings = assembly.settings
         self._stuck = StuckInputs(edges.log, edges.clock, assembly.settings.failure, edges.logger.warning)
+        self._rebasing = Rebasing(edges.log, edges.store, edges.clock, self._app, assembly.settings.rebase)
         self._passing = Passing(tiles, edges, assembly.topology.idle_ms)
         tiles.around.full = self.full
         tiles.around.in_hand = edges.in_hand
@@ -66,8 +70,11 @@ class RunningEpoch:
             self._tiles.arrange()
             self._passing.read_clock()
         self._begin(before)  # what fires may fill the epoch
-        if self._passing.tick():
+        passed, writes_anew = self._passing.tick(), self._rebasing.tick(self._tiles.shards.values())
+        if passed:
             yield FIRED
+        elif writes_anew:
+            yield REBASED
         elif fresh and not self._tiles.releasing:
             self._intake.started = None
         routed = yield from self._poll()
@@ -135,7 +142,7 @@ class RunningEpoch:
         try:
             incarnation = self._session.member.incarnation
             shards = tiles.shards.values()
-            prepared = prepare(self._app, incarnation, tiles.processors, shards, tiles.partitions())
+            prepared = prepare(self._app, incarnation, tiles.processors, shards, tiles.partitions(), self._rebasing)
         except ValueFault as fault:
             self._redo_carefully(fault)
             yield UNDONE
@@ -148,7 +155,7 @@ class RunningEpoch:
             self._undo()
             yield UNDONE
             return
-        settle(prepared, self._app, offsets, self._edges.store)
+        settle(prepared, self._app, offsets, self._edges.store, self._rebasing)
         tiles.settled(prepared)
         late = sum(processor.late for processor in tiles.processors.values())
         self._tell_failed()
@@ -166,6 +173,11 @@ class RunningEpoch:
             self._edges.logger.warning("broker-away", doing="reading", reason=str(error))
             yield RETRY
             return []
+        except DataLossError:
+            # One that was declared dead, and does not know it yet, finds what its heirs have done with trimmed.
+            with suppress(RetryableError):
+                yield from self._session.look()
+            raise
         return (yield from self._received(routed))
 
     def _received(self, routed: Routed) -> Steps[Routed]:

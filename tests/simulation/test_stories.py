@@ -10,7 +10,7 @@ Told here, because they need a worker, or a topic, that no real process would ma
 
 - P3 the first open is an open, too; P4 control is trimmed behind a plan.
 
-Not told: P9, the bound of a trim, and P10, a reader below the log start: backup logs are not re-based or trimmed yet.
+P9, the bound of a trim, and P10, a reader below the log start, are told in test_rebase_stories.py.
 
 Each breaks again without its rule.
 """

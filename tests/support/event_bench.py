@@ -17,19 +17,21 @@ from kstate import UNKNOWN_TIME, Job, Operator
 from kstate.adapters.avro import AvroCodecs
 from kstate.api.specs import Topology
 from kstate.api.topology import resolve
-from kstate.config import Settings
+from kstate.config import RebaseSettings, Settings
 from kstate.interfaces import Batch
 from kstate.keyspace import SLOTS, KeyRange
 from kstate.plan import Member, Plan, Registry, Shard, TopicPartition, backup_topic
 from kstate.state.agenda import Agendas
 from kstate.state.lineage import stored_lineage
+from kstate.testing.memory_log import MemoryLog
 from kstate.testing.memory_store import MemoryStore
-from kstate.testing.virtual_time import START_MS
+from kstate.testing.virtual_time import START_MS, VirtualClock
 from kstate.worker import firing
 from kstate.worker.assembly import Assembly
 from kstate.worker.epoch import prepare, settle
 from kstate.worker.ownership import OwnedShard
 from kstate.worker.process import Processor
+from kstate.worker.rebasing import Rebasing
 from kstate.worker.surroundings import Surroundings
 from tests.support.event_jobs import FAR_AHEAD, LATENESS_MS, Given
 from tests.support.event_model import Outcome, rows
@@ -90,6 +92,7 @@ class Owner:
 
     processor: Processor
     shard: OwnedShard
+    rebasing: Rebasing
     position: int = 0
     started: bool = False
     """The running epoch has taken something in."""
@@ -183,7 +186,7 @@ class Bench:
 
     def _commit(self, owner: Owner) -> None:
         processor, shard = owner.processor, owner.shard
-        prepared = prepare(APP, "w", {processor.spec.uid: processor}, [shard], self._plan().partitions)
+        prepared = prepare(APP, "w", {processor.spec.uid: processor}, [shard], self._plan().partitions, owner.rebasing)
         self.pieces_max = max(self.pieces_max, len(shard.pieces))
         self._check_times(shard)
         record = processor.spec.outputs[0].record
@@ -196,7 +199,7 @@ class Bench:
             if letter.error == "ValueError"
         ]
         self.outcome.late += processor.late
-        settle(prepared, APP, {TopicPartition(backup_topic(APP, processor.spec.uid), 0): 1}, self.store)
+        settle(prepared, APP, {TopicPartition(backup_topic(APP, processor.spec.uid), 0): 1}, self.store, owner.rebasing)
         processor.start_epoch()
         owner.started = False
         if self.rng.random() < self.treatment.forget:
@@ -243,7 +246,8 @@ class Bench:
         shard.maker = replace(shard.maker, agendas=lambda key_range: Agendas(self.store, 1, 0, key_range, items))
         for key_range in tiles:
             shard.adopt(key_range, self.grant, stored_lineage(self.store, 1, 0))
-        owner = Owner(processor, shard)
+        clock = VirtualClock()
+        owner = Owner(processor, shard, Rebasing(MemoryLog(clock), self.store, clock, APP, RebaseSettings()))
         around.full = lambda: owner.started and self.rng.random() < self.treatment.full
         self._rewind(owner)
         return owner

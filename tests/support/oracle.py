@@ -82,6 +82,15 @@ def ends(bootstrap_servers: str, topic: str, isolation: str = "read_uncommitted"
         consumer.close()
 
 
+def starts(bootstrap_servers: str, topic: str) -> dict[int, int]:
+    """The log start of each partition."""
+    consumer = reader(bootstrap_servers)
+    try:
+        return {p.partition: bounds(consumer, p)[0] for p in partitions_of(consumer, topic)}
+    finally:
+        consumer.close()
+
+
 def committed(bootstrap_servers: str, topic: str, isolation: str = "read_committed") -> list[Seen]:
     """Every record of a topic to a fresh end: the end is taken first, then all before it must become readable."""
     goal = ends(bootstrap_servers, topic)

@@ -329,8 +329,23 @@ def test_plans_of_the_first_format_are_still_read() -> None:
 
 
 OLDER = {
-    1: [b',"build":""', b',"busy_percent":0', b',"fatalities":[]', b',"behind":0', b',"state_bytes":0'],
-    2: [b',"busy_percent":0', b',"fatalities":[]', b',"behind":0', b',"state_bytes":0'],
+    1: [
+        b',"build":""',
+        b',"busy_percent":0',
+        b',"fatalities":[]',
+        b',"behind":0',
+        b',"state_bytes":0',
+        b',"marked_at":null',
+        b',"base":0',
+    ],
+    2: [
+        b',"busy_percent":0',
+        b',"fatalities":[]',
+        b',"behind":0',
+        b',"state_bytes":0',
+        b',"marked_at":null',
+        b',"base":0',
+    ],
 }
 
 

@@ -89,7 +89,6 @@ def test_parts_go_to_those_who_own_what_touches_them(below: str, above: str) -> 
     assert len(found) == 3 == len(set(found))
 
 
-
 def test_several_tiles_are_spread_over_the_least_loaded() -> None:
     """Each counts as soon as it is given."""
     tiles = [tile("i1", partition=n) for n in range(4)] + [tile("i2", partition=4)]

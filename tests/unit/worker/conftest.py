@@ -11,18 +11,21 @@ import pytest
 from kstate import Job, Operator
 from kstate.adapters.avro import AvroCodecs
 from kstate.api.topology import resolve
-from kstate.config import Settings, StateSettings
+from kstate.config import RebaseSettings, Settings, StateSettings
 from kstate.interfaces import Batch
 from kstate.keyspace import FULL_RANGE, KeyRange, partition_of
 from kstate.plan import Member, Plan, Registry, Shard, TopicPartition, backup_topic
 from kstate.progress import SlotMap
 from kstate.state.replay import ReplayPiece
+from kstate.testing.memory_log import MemoryLog
 from kstate.testing.memory_store import MemoryStore
+from kstate.testing.virtual_time import VirtualClock
 from kstate.times import Times
 from kstate.worker.assembly import Assembly
 from kstate.worker.epoch import Prepared, prepare, settle
 from kstate.worker.ownership import OwnedShard, Piece
 from kstate.worker.process import Processor
+from kstate.worker.rebasing import Rebasing
 from kstate.worker.surroundings import Surroundings
 from tests.support.leaders import Silent
 
@@ -38,8 +41,11 @@ class Bench:
     partitions: int = 1
     value_bytes_max: int = 10_000
     store: MemoryStore = field(default_factory=MemoryStore)
+    rebase: RebaseSettings = field(default_factory=RebaseSettings)
+    clock: VirtualClock = field(default_factory=VirtualClock)
 
     def __post_init__(self) -> None:
+        self.log = MemoryLog(self.clock)
         topology = resolve(Job(APP, [self.operator]))
         spec = topology.operators[0]
         self.codecs = AvroCodecs()
@@ -66,6 +72,7 @@ class Bench:
         for grant, key_range in enumerate(self.ranges, 1):
             self.shard.adopt(key_range, grant, SlotMap())
         self.next_offset = 0
+        self.rebasing = Rebasing(self.log, self.store, self.clock, APP, self.rebase)
 
     def piece(self, key_range: KeyRange, progress: int) -> Piece:
         """A piece as if its markers said so."""
@@ -91,12 +98,14 @@ class Bench:
 
     def prepare(self) -> Prepared:
         """The running epoch as it would be committed."""
-        return prepare(APP, "w-1", {self.processor.spec.uid: self.processor}, [self.shard], self.plan.partitions)
+        processors = {self.processor.spec.uid: self.processor}
+        return prepare(APP, "w-1", processors, [self.shard], self.plan.partitions, self.rebasing)
 
     def commit(self, offset: int = 0) -> Prepared:
         """End the epoch as if its markers stood at this offset of the backup."""
         prepared = self.prepare()
-        settle(prepared, APP, {TopicPartition(backup_topic(APP, self.shard.shard.operator), 0): offset}, self.store)
+        backup = TopicPartition(backup_topic(APP, self.shard.shard.operator), 0)
+        settle(prepared, APP, {backup: offset}, self.store, self.rebasing)
         self.processor.start_epoch()
         return prepared
 

@@ -1,0 +1,101 @@
+"""Backup logs are trimmed on real Kafka while copies stand still below the new start: they start over, all is right."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from kstate.testing.real_kafka import KafkaUnderTest
+from tests.support.cluster import Cluster, cluster
+from tests.support.oracle import Observer, assert_exactly_once, starts
+from tests.support.sabotage import Deed, Order
+from tests.support.topics import create_topics, entries, expected_tallies, produce_entries
+
+pytestmark = [pytest.mark.integration, pytest.mark.chaos]
+
+PARTITIONS = 2
+CHUNK = 3_000
+KEYS = 300
+ROUNDS_MAX = 20
+RESTLESS = {
+    "KSTATE_REBASE__GROWN_BYTES": "20000",
+    "KSTATE_REBASE__SLICE_BYTES": "4000",
+    "KSTATE_REBASE__TRIM_EVERY_MS": "300",
+    "KSTATE_RECOVERY__STANDBYS": "1",
+    "KSTATE_FAILURE__SUCCESSOR_WAIT_MS": "100",
+    "KSTATE_FAILURE__HEARTBEATS_MISSED": "1000",  # who stands still for a while is no dead worker here
+}
+LAST_EPOCH = Order("flushed")
+
+
+class Trimmed:
+    """A job whose backup logs are written anew and trimmed all the time."""
+
+    def __init__(self, made: Cluster) -> None:
+        self.made = made
+        self.given = entries(CHUNK * ROUNDS_MAX, keys=KEYS)
+        self.handed = 0
+
+    @property
+    def log_start(self) -> int:
+        """The least of both backup partitions."""
+        return min(starts(self.made.bootstrap_servers, self.made.internal("tally.backup")).values())
+
+    def produce(self, count: int = CHUNK) -> None:
+        """Further records."""
+        chunk = self.given[self.handed : self.handed + count]
+        self.handed += len(chunk)
+        produce_entries(self.made.bootstrap_servers, self.made.topic("entries"), chunk)
+
+    def feed(self, count: int = CHUNK) -> None:
+        """Further records, until their results are there."""
+        self.produce(count)
+        self.made.await_records(self.made.topic("tallies"), self.handed)
+
+    def feed_until_trimmed(self, beyond: int) -> None:
+        """Records come until both logs begin behind an offset."""
+        for _ in range(ROUNDS_MAX):
+            if self.log_start > beyond:
+                return
+            self.feed(CHUNK // 2)
+        raise AssertionError(f"the logs begin at {self.log_start}, expected > {beyond}\n{self.made.report()}")
+
+
+@contextmanager
+def standing_still(made: Cluster, worker: str, step: str) -> Iterator[None]:
+    """A worker is stopped as a whole from a step on, for as long as the block lasts; nobody takes it for dead."""
+    stopped = made.deed(worker, Order(step, Deed.STOP, hand=0))
+    yield
+    os.kill(stopped.pid, signal.SIGCONT)
+    made.await_step(worker, "dropped", stopped.at)
+
+
+def test_copies_below_the_start_of_a_trimmed_log_start_over(kstate_kafka: KafkaUnderTest, tmp_path: Path) -> None:
+    """A standby that stands still, then a worker in mid-restore; each then takes over from the one that ran."""
+    with cluster(kstate_kafka.bootstrap_servers, "tally", tmp_path, **RESTLESS) as made:
+        server, results = made.bootstrap_servers, made.topic("tallies")
+        create_topics(server, {made.topic("entries"): PARTITIONS, results: PARTITIONS})
+        job = Trimmed(made)
+        made.coordinator("--workers", "1")
+        made.worker("one")
+        with Observer(server, results) as observer:
+            job.feed()
+            made.worker("two")
+            made.await_step("two", "followed", 0)
+            with standing_still(made, "two", "await-news"):
+                job.feed_until_trimmed(beyond=job.log_start + 20)
+            made.order("one", LAST_EPOCH)
+            job.produce()
+            made.report_exit(made.await_deed("one", LAST_EPOCH, 0))
+            job.feed()
+
+            made.worker("three")
+            with standing_still(made, "three", "restore-read"):
+                job.feed_until_trimmed(beyond=job.log_start + 20)
+            job.feed()
+            assert_exactly_once(server, results, expected_tallies(job.given[: job.handed]), observer)
