@@ -50,8 +50,10 @@ class RebaseSettings:
     The log holds about three times the state, and at least what is said here.
     """
 
-    grown_bytes: int = 16 * MIB
-    """Of each key range, no cycle begins before so many bytes of changes since the last one."""
+    grown_bytes: int = 128 * MIB
+    """Of each key range, no cycle begins before so many bytes of changes since the last one: small, busy states are
+    written anew seldom.
+    """
     slice_bytes: int = 256 << 10
     """An epoch writes at least so much anew, and at most as much as its changes, or this."""
     log_bytes: int = 64 * MIB

@@ -56,5 +56,6 @@ def _broken(name: str, error: Exception) -> ConfigError:
     theirs = [frame for frame in frames if not frame.filename.startswith(_OURS)]
     place = f" at {theirs[-1].filename}:{theirs[-1].lineno}" if theirs else ""
     return ConfigError(
-        f"Module {name!r} cannot be imported: {type(error).__name__}: {error}{place}.", hint="mend the module."
+        f"Module {name!r} cannot be imported: {type(error).__name__}: {error}{place}.",
+        hint="correct it.",
     )

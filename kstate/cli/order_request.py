@@ -37,9 +37,7 @@ class Request:
 def read_shard(operator: str, partition: str) -> Shard:
     """An operator's partition. Raises ConfigError."""
     if not partition.isdecimal():
-        raise ConfigError(
-            f"Partition {partition!r} of '{operator}' is no number.", hint="write it as in `kstate move JOB count 0 …`."
-        )
+        raise ConfigError(f"Partition {partition!r} of '{operator}' is no number.", hint="write a number from 0 on.")
     return Shard(operator, int(partition))
 
 

@@ -81,7 +81,7 @@ def run(  # noqa: PLR0913 (a command takes its options as parameters)
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a job on this machine: a coordinator and N workers, started again when they die, until Ctrl-C.
+    """Run a job on this machine: a coordinator and N workers, started again unless stopped by SIGTERM, until Ctrl-C.
 
     With --until-end it ends by itself, with exit code 0, when everything that the inputs hold now is processed.
     """

@@ -114,6 +114,8 @@ def _rebalance(_: Order, now: Ownership, scene: Scene) -> Ownership:
         tile, heir = pair
         now = moves.begin(now, scene, tile, tile.key_range, heir.incarnation)
     begun = now.moves[len(before.moves) :]
+    if not begun and len(able) == 1:
+        raise Replied(f"nothing to do: {able[0].name} is the only worker that may get anything", True)
     if not begun:
         raise Replied(f"nothing to do: the tiles of {listed((m.name for m in able), 'worker')} are even", True)
     return now.noted(f"rebalance: {listed(moves.told(begun, scene))}")

@@ -55,7 +55,7 @@ SETTINGS = {
     "KSTATE_EPOCH__POLL_RECORDS": "1000",
     "KSTATE_FAILURE__COMMIT_SLOW_MS": "1500",
     "KSTATE_RECOVERY__STANDBYS": "1",
-    "KSTATE_REBASE__GROWN_BYTES": "2000000",  # state is written anew, and logs are trimmed, many times in a run
+    "KSTATE_REBASE__GROWN_BYTES": "16000000",  # state is written anew, and logs are trimmed, many times in a run
     "KSTATE_REBASE__TRIM_EVERY_MS": "2000",
     "KSTATE_LOG_LEVEL": "debug",
 }

@@ -136,6 +136,12 @@ def test_a_rebalance_of_what_is_even_has_nothing_to_do() -> None:
     assert reply(order(REBALANCE), plan(tiles, workers=2, moves=(move(),))).accepted
 
 
+def test_a_rebalance_says_so_where_only_one_worker_may_get_anything() -> None:
+    """The others are drained: that is no evenness."""
+    found = reply(order(REBALANCE), replace(plan([tile("i1"), tile("i1", partition=1)], workers=2), drained=("i2",)))
+    assert found.reason == "nothing to do: worker-1 is the only worker that may get anything"
+
+
 PARKED = Parked(SHARD, FULL_RANGE, "poison at words@7")
 ORPHAN = plan([tile(None)], parked=(PARKED,))
 
