@@ -174,7 +174,8 @@ class KafkaReader:
         self._listen(silent=not found)
         if self._unheard:
             for item in found:
-                self._unheard.pop(item.source, None)
+                if isinstance(item, Run) or item.code == "_PARTITION_EOF":  # an error is no sign that it is read
+                    self._unheard.pop(item.source, None)
             try:
                 self._mend_deafness()
             except RetryableError:

@@ -31,6 +31,7 @@ PARTITIONS = 4
 PACE = 0.0004
 WORKERS = ("worker-1", "worker-2")
 SECONDS = float(os.environ.get("KSTATE_CHAOS_SECONDS", "12"))
+DEEDS_MIN = 4
 LINES = 8_000 + int(max(SECONDS - 12, 0) * 700)
 """So many that some are left when the story is over."""
 STEPS = (
@@ -49,9 +50,9 @@ class Story:
     told: list[str] = field(default_factory=list)
 
     def goes_on(self, deeds: tuple[Callable[[Story], str], ...]) -> None:
-        """One deed every second or so."""
+        """One deed every second or so; a broker that starts again may take most of the time, and others need some."""
         over_at = time.monotonic() + SECONDS
-        while time.monotonic() < over_at:
+        while time.monotonic() < over_at or len(set(self.told)) <= DEEDS_MIN:
             self.told.append(self.dice.choice(deeds)(self))
             time.sleep(self.dice.uniform(0.1, 1.5))
 
@@ -114,7 +115,6 @@ def survives(made: Cluster, server: str, deeds: tuple[Callable[[Story], str], ..
         made.pace(0)
         try:
             assert story.run.wait(120) == 0, made.report()
-            assert len(set(story.told)) > 4
             assert_exactly_once(server, made.topic("counts"), expected_counts(placed), observer)
         except AssertionError as error:
             raise AssertionError("\n".join([*story.told, str(error)])) from None

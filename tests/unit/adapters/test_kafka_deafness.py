@@ -105,3 +105,18 @@ def test_an_input_that_is_quiet_after_trouble_keeps_its_client(
     around.end = 11
     reader.poll(100, 0)
     assert client.renewed == 1
+
+
+def test_an_error_is_no_sign_that_a_partition_is_read(
+    client: FakeConsumer, reader: KafkaReader, watch: ClientWatch, around: Surroundings
+) -> None:
+    """While the broker comes back the library tells of errors that it will try again after, and then may not."""
+    client.answers = [[eof(A, 10), eof(B, 10)]]
+    reader.poll(100, 0)
+    around.end = 11
+    watch.troubles.append("Disconnected")
+    client.answers = [[Event(A, "_TRANSPORT", "broken", -1), Event(B, "_TRANSPORT", "broken", -1)]]
+    reader.poll(100, 0)
+    around.now += 11
+    reader.poll(100, 0)
+    assert client.renewed == 1
