@@ -40,6 +40,10 @@ class KeyRange:
         """Number of slots."""
         return self.hi - self.lo
 
+    def covers(self, other: KeyRange) -> bool:
+        """Whether all slots of another range are in this one."""
+        return self.lo <= other.lo and other.hi <= self.hi
+
     def overlap(self, other: KeyRange) -> KeyRange | None:
         """The slots in both ranges, None when there are none."""
         lo, hi = max(self.lo, other.lo), min(self.hi, other.hi)

@@ -10,8 +10,8 @@ was not trimmed. The same holds for the progress of markers on internal streams,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from kstate.clock import Clock, Step, Steps
 from kstate.coordinator.edges import LeaderEdges
@@ -70,11 +70,11 @@ class Needed:
     progress: Mapping[str, int]
 
 
-def needed(told: Iterable[tuple[KeyRange, int, Mapping[str, int]]]) -> Needed:
-    """Of ranges with their base and progress, at least one."""
-    bases, progresses = zip(*((base, progress) for _, base, progress in told), strict=True)
-    topics = {topic for progress in progresses for topic in progress}
-    return Needed(min(bases), {t: min(progress.get(t, 0) for progress in progresses) for t in sorted(topics)})
+def needed(told: Sequence[Claim]) -> Needed:
+    """By at least one claim."""
+    topics = sorted({topic for claim in told for topic in claim.progress})
+    progress = {topic: min(claim.progress.get(topic, 0) for claim in told) for topic in topics}
+    return Needed(min(claim.base for claim in told), progress)
 
 
 class MarkerReader:
@@ -151,18 +151,18 @@ class Trimmer:
 
     def _gains(self, plan: Plan, shard: Shard, told: Sequence[Claim]) -> bool:
         """Whether anything can be trimmed if the markers say what their writers do."""
-        claimed = needed((claim.key_range, claim.base, claim.progress) for claim in told)
-        return any(offset > self._starts.get(place, 0) for place, offset in self._bounds(plan, shard, claimed).items())
+        bounds = self._bounds(plan, shard, needed(told))
+        return any(offset > self._starts.get(place, 0) for place, offset in bounds.items())
 
     def _trim(self, plan: Plan, shard: Shard, told: Sequence[Claim]) -> Steps[None]:
         operator_id = plan.registry.operators[shard.operator]
         source = TopicPartition(backup_topic(self._app, shard.operator), shard.partition)
-        seen: list[tuple[KeyRange, int, Mapping[str, int]]] = []
+        seen: list[Claim] = []
         for claim in told:
             marker = yield from self._markers.read(source, claim.marked_at)
-            if marker is None or marker.operator_id != operator_id or not _covers(marker.key_range, claim.key_range):
+            if marker is None or marker.operator_id != operator_id or not marker.key_range.covers(claim.key_range):
                 return  # trimmed, aborted, or not what was said: the next reports say it anew
-            seen.append((claim.key_range, marker.base, marker.progress))
+            seen.append(replace(claim, base=marker.base, progress=marker.progress))
         bounds = self._bounds(plan, shard, needed(seen))
         before = {place: offset for place, offset in bounds.items() if offset > self._starts.get(place, 0)}
         if before:
@@ -178,10 +178,6 @@ class Trimmer:
         readers = {topic: {uid for uid, each, _ in plan.starts if each == topic} for topic in plan.registry.streams}
         own = {t: at for t, at in least.progress.items() if readers.get(t) == {shard.operator}}
         return {backup: least.base} | {TopicPartition(topic, shard.partition): at for topic, at in own.items()}
-
-
-def _covers(outer: KeyRange, inner: KeyRange) -> bool:
-    return outer.lo <= inner.lo and inner.hi <= outer.hi
 
 
 def _marker(value: bytes | None) -> Marker | None:

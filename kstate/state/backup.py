@@ -154,9 +154,9 @@ class BackupReader:
         """The waiting blocks of a marker: same writer and epoch, within its key range."""
         name = marker.writer, marker.epoch
         waiting = self._waiting.pop(name, [])
-        taken = [block for _, block in waiting if _within(block.header.key_range, marker.key_range)]
+        taken = [block for _, block in waiting if marker.key_range.covers(block.header.key_range)]
         if len(taken) < len(waiting):
-            left = [pair for pair in waiting if not _within(pair[1].header.key_range, marker.key_range)]
+            left = [pair for pair in waiting if not marker.key_range.covers(pair[1].header.key_range)]
             self._waiting[name] = left
         return taken
 
@@ -206,10 +206,6 @@ class BackupReader:
 
     def _error(self, offset: int, reason: str) -> BackupLogError:
         return BackupLogError(f"Backup log {self._source} at offset {offset}: {reason}.", hint=HINT)
-
-
-def _within(inner: KeyRange, outer: KeyRange) -> bool:
-    return outer.lo <= inner.lo and inner.hi <= outer.hi
 
 
 def _message(frame: bytes, partition: int) -> OutMessage:

@@ -40,7 +40,7 @@ class Changes:
     @property
     def size_bytes(self) -> int:
         """Of keys and values, as they are stored."""
-        return sum(map(len, self.suffixes)) + sum(map(len, filter(None, self.values)))
+        return _size(self.suffixes, self.values)
 
     def joined(self, other: Changes) -> Changes:
         """Both together; they concern different entries."""
@@ -61,6 +61,11 @@ class BaseSlice:
     """Offset in the backup partition where the re-base cycle began that it is part of."""
     finishes: bool
     """It is the cycle's last one."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Of keys and values, as they are stored."""
+        return _size(self.suffixes, self.values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +135,10 @@ def checkpoint(
         move=end.release,
     )
     return Checkpoint(blocks, marker)
+
+
+def _size(suffixes: list[bytes], values: list[bytes | None]) -> int:
+    return sum(map(len, suffixes)) + sum(map(len, filter(None, values)))
 
 
 def _base(behind: Lineage, written: BaseSlice | None) -> int:

@@ -88,7 +88,7 @@ def _pieces(incarnation: str, shard: OwnedShard, rebasing: Rebasing) -> Iterable
         release = shard.releasing(piece.key_range)
         if piece.touched or release is not None:
             changes = shard.cache.changes(shard.changed_in(piece))
-            base = rebasing.slice(shard, piece, changes.size_bytes) if release is None else None
+            base = rebasing.slice(shard, piece, changes) if release is None else None
             changes = changes.joined(piece.partials.changes())
             name = PieceId(shard.operator_id, shard.shard.partition, piece.key_range)
             end = EpochEnd(incarnation, piece.grant, piece.progress, piece.times, release)
@@ -164,4 +164,4 @@ def settle(
     for shard, size in zip(prepared.shards(), sizes, strict=True):
         shard.settled(size)  # agendas read the time index anew: by now it must be in the store
     for piece in prepared.pieces:
-        rebasing.settled(piece.shard, piece.checkpoint, piece.base, piece.changes.size_bytes)
+        rebasing.settled(piece.shard, piece.checkpoint, piece.base)

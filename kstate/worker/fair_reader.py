@@ -31,14 +31,21 @@ class FairReader:
         self._bytes = 0
         self._fault: KstateError | None = None
         """What a read raised: told when all that came before it is given out."""
+        self._positions: dict[TopicPartition, int] = {}
+        """Behind what was given out."""
 
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
         self._drop(list(self._kept))
         self._fault = None
+        self._positions = dict(positions)
         self._reader.assign(positions)
 
     def reassign(self, positions: Mapping[TopicPartition, int], gone: Iterable[TopicPartition] = ()) -> None:
         gone = list(gone)
+        self._positions = {s: at for s, at in self._positions.items() if s not in gone} | dict(positions)
+        if self._fault is not None:  # of which partition is not known: if it is still read, it is met again
+            self.assign(self._positions)
+            return
         self._drop([*positions, *gone])
         self._reader.reassign(positions, gone)
 
@@ -46,7 +53,9 @@ class FairReader:
         if self._fault is None and self._has_room:
             self._fetch(max(max_records, self._poll_records), 0.0 if self._kept else timeout)
         if self._kept:
-            return self._shares(max_records)
+            given = self._shares(max_records)
+            self._positions.update((batch.source, batch.next_offset) for batch in given)
+            return given
         if self._fault is not None:
             fault, self._fault = self._fault, None
             raise fault

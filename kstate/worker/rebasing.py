@@ -23,7 +23,7 @@ from kstate.errors import RetryableError
 from kstate.interfaces import Log, Store
 from kstate.keyspace import KeyRange
 from kstate.plan import Shard, TopicPartition, backup_topic
-from kstate.state.checkpoint import BaseSlice, Checkpoint
+from kstate.state.checkpoint import BaseSlice, Changes, Checkpoint
 from kstate.state.layout import shard_bounds, shard_prefix
 from kstate.state.partial_cells import is_cell
 from kstate.worker.ownership import OwnedShard, Piece
@@ -91,8 +91,8 @@ class Rebasing:
                     piece.touched = wanted = True
         return wanted
 
-    def slice(self, shard: OwnedShard, piece: Piece, changed_bytes: int) -> BaseSlice | None:
-        """What an epoch with so many bytes of changes writes anew of a piece.
+    def slice(self, shard: OwnedShard, piece: Piece, changes: Changes) -> BaseSlice | None:
+        """What an epoch with these changes writes anew of a piece.
 
         Ask before the changes of partial states are collected: a cycle that begins has them written as a whole.
         """
@@ -105,14 +105,15 @@ class Rebasing:
             cycle = _Cycle(start, piece.key_range.lo)
         if cycle.done == piece.key_range.lo:
             piece.partials.rewrite()
-        return self._read(shard, piece.key_range, cycle, max(changed_bytes, self._settings.slice_bytes))
+        return self._read(shard, piece.key_range, cycle, max(changes.size_bytes, self._settings.slice_bytes))
 
-    def settled(self, shard: OwnedShard, checkpoint: Checkpoint, base: BaseSlice | None, changed_bytes: int) -> None:
+    def settled(self, shard: OwnedShard, checkpoint: Checkpoint, base: BaseSlice | None) -> None:
         """The epoch that `slice` was for is committed and in the store."""
         key_range = checkpoint.marker.key_range
         records, size = self._written.get(shard.shard, (0, 0))
-        records, size = records + 1 + len(checkpoint.blocks), size + MARKER_BYTES + sum(map(len, checkpoint.blocks))
-        self._written[shard.shard] = records, size
+        block_bytes = sum(map(len, checkpoint.blocks))
+        self._written[shard.shard] = records + 1 + len(checkpoint.blocks), size + MARKER_BYTES + block_bytes
+        changed_bytes = block_bytes - (base.size_bytes if base else 0)
         course = self._courses.setdefault((shard.shard, key_range), _Course())
         course.grown_bytes += changed_bytes
         if base is None:

@@ -115,6 +115,7 @@ def survives(made: Cluster, server: str, deeds: tuple[Callable[[Story], str], ..
         made.pace(0)
         try:
             assert story.run.wait(120) == 0, made.report()
+            assert len(set(story.told)) > DEEDS_MIN
             assert_exactly_once(server, made.topic("counts"), expected_counts(placed), observer)
         except AssertionError as error:
             raise AssertionError("\n".join([*story.told, str(error)])) from None

@@ -151,3 +151,17 @@ def test_what_is_kept_has_bounds(size: int, kept: int) -> None:
     assert client.timeouts == [5.0] + [0.0] * (len(client.timeouts) - 1)
     reader.close()
     assert client.closed
+
+
+def test_a_fault_of_what_is_read_no_longer_is_forgotten() -> None:
+    """All that is still read is placed behind what was given out of it: a fault of that would be met again."""
+    client = Fetched(run(LATE, 0, 3), run(FRESH, 5, 2))
+    reader = FairReader(client, POLL)
+    reader.assign({LATE: 0, FRESH: 5, OTHER: 9})
+    reader.poll(2, 0)
+    client.fault = DataLossError("gone", hint="")
+    reader.poll(1, 0)
+    reader.reassign({}, [OTHER])
+    client.fault = None
+    assert client.placed[-1] == ({LATE: 1, FRESH: 7}, [])
+    assert reader.poll(2, 0) == []
