@@ -143,7 +143,10 @@ class BackupReader:
         ranges = self._behind(offset, overlap)
         if not ranges:
             return None
-        self._check_blocks(offset, marker, blocks)
+        if self._is_cut(marker, blocks, ranges):
+            blocks = []
+        else:
+            self._check_blocks(offset, marker, blocks)
         for key_range in ranges:
             self._check_chain(offset, marker, key_range)
             self._note_proof(offset, marker, key_range)
@@ -165,6 +168,14 @@ class BackupReader:
         pieces = self.lineage.slice(overlap)
         ahead = SlotMap((key_range, True) for key_range, position in pieces if offset < position.offset)
         return ahead.gaps(overlap)
+
+    def _is_cut(self, marker: Marker, blocks: list[Block], ranges: list[KeyRange]) -> bool:
+        """Whether some of its blocks lie before the log start: epochs of two workers in one partition interleave.
+
+        Only of a marker behind which a base must follow anyhow, which makes good what is missing.
+        """
+        entered = not any(len(self.lineage.slice(key_range)) for key_range in ranges)
+        return entered and marker.base < self._log_start and len(blocks) < marker.blocks
 
     def _check_blocks(self, offset: int, marker: Marker, blocks: list[Block]) -> None:
         found = [block.index for block in blocks]
