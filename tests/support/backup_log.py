@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from kstate.interfaces import Batch, Producer, Store, TopicSpec
@@ -82,12 +82,17 @@ class BackupLog:
         marker = replace(plain.marker, base=base, blocks=len(blocks), entries=len(kept), checksum=checksum)
         return self.commit_frames(Checkpoint(blocks, marker))
 
-    def commit_frames(self, made: Checkpoint) -> Marker:
-        """Write a checkpoint in a transaction of its own and remember what it means."""
+    def commit_frames(self, made: Checkpoint, between: Callable[[], object] = lambda: None) -> Marker:
+        """Write a checkpoint in a transaction of its own and remember what it means.
+
+        `between` is called once the blocks are written and the marker is not.
+        """
         producer = self.producer(made.marker.incarnation)
         blocks, marker = backup_messages(made, SOURCE.partition)
         producer.begin()
         producer.send(SOURCE.topic, blocks, tracked=True)
+        producer.flush()
+        between()
         producer.send(SOURCE.topic, [marker], tracked=True)
         offset = producer.flush()[SOURCE]
         producer.commit()

@@ -122,7 +122,11 @@ class Input:
         return _row("orders", id_, Order(id_, customer, self._orders, self._time("orders", 200, 5 * SECOND)))
 
     def _last(self, topic: str) -> Iterator[Row]:
-        """One for each partition, long after all others."""
+        """One for each partition, long after all others.
+
+        Its orders are of a customer of their own in each phase: an order that comes while another one of its customer
+        is about to be given up leaves together with it or a minute later, as the watermark's frames happen to fall.
+        """
         now = self._now[topic]
         for partition in range(PARTITIONS):
             key = next(key for n in range(1_000) if partition_of((key := f"end-{n}").encode(), PARTITIONS) == partition)
@@ -130,7 +134,7 @@ class Input:
                 "lines": Line("end", now),
                 "clicks": Click(key, "end", key, now),
                 "payments": Payment(f"{key}-{now}", key, 0, now),
-                "orders": Order(key, "c-end", 0, now),
+                "orders": Order(key, f"c-end-{now}", 0, now),
             }[topic]
             yield _row(topic, key, record)
 

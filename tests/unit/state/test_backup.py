@@ -255,6 +255,29 @@ def test_a_base_from_before_the_log_start_proves_nothing(backup: BackupLog) -> N
         reader.finish()
 
 
+@pytest.mark.parametrize("base_follows", [True, False])
+def test_a_marker_cut_from_its_blocks_by_the_log_start_needs_a_base_behind_it(
+    backup: BackupLog, base_follows: bool
+) -> None:
+    """Epochs of two workers interleave in a partition: the start that one's base allows lies within the other's."""
+    late = backup.checkpoint({entry(1): b"late"}, LOW, writer="w-1")
+    backup.commit_frames(late, between=lambda: backup.commit({entry(0x9000): b"b3"}, HIGH, writer="w-2"))
+    cut = backup.read().next_offset
+    ((_, standing),) = backup.lineage.slice(LOW)
+    marker = standing.offset - 1
+    backup.rebase(HIGH, marker)
+    if base_follows:
+        backup.rebase(LOW, cut)
+    backup.trim(marker)
+    reader = reader_of(backup)
+    reader.feed(backup.read(marker))
+    if not base_follows:
+        with pytest.raises(BackupLogError, match=refusal("begins in the middle and no base follows", marker)):
+            reader.finish()
+        return
+    assert reader.finish() == backup.lineage
+
+
 def test_slots_without_any_marker_in_a_trimmed_log_are_refused(backup: BackupLog) -> None:
     """Retention has eaten the log: an empty state would be a lie."""
     end = backup.read().next_offset
