@@ -44,6 +44,7 @@ FILE = "kstate.toml"
 Bootstrap = Annotated[str | None, typer.Option("--bootstrap", help="Kafka's bootstrap servers, host:port[,host:port].")]
 Data = Annotated[Path | None, typer.Option("--data", help="Folder of the local stores; default .kstate.")]
 
+_PREFIX = "KSTATE_"
 _GROUPS: dict[str, type[Any]] = {
     "epoch": EpochSettings,
     "state": StateSettings,
@@ -56,7 +57,7 @@ _GROUPS: dict[str, type[Any]] = {
 class _Sources(BaseSettings):
     """The environment over the file."""
 
-    model_config = SettingsConfigDict(env_prefix="KSTATE_", env_nested_delimiter="__", toml_file=FILE, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_nested_delimiter="__", toml_file=FILE, extra="forbid")
 
     @classmethod
     def settings_customise_sources(
@@ -100,6 +101,7 @@ def registry_setting() -> str:
 
 def _given(options: Mapping[str, object]) -> dict[str, Any]:
     """What is set anywhere, options of the command line first."""
+    _refuse_unknown_groups()
     try:
         read = _model()(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
@@ -108,6 +110,22 @@ def _given(options: Mapping[str, object]) -> dict[str, Any]:
         raise ConfigError(f"{FILE} is no TOML: {error}.", hint=f"correct {Path(FILE).resolve()}.") from error
     given: dict[str, Any] = read.model_dump(exclude_unset=True, exclude_none=True)
     return given
+
+
+def _refuse_unknown_groups() -> None:
+    """pydantic-settings looks for the names it knows. Plain KSTATE_NAME may be anybody's: Kubernetes sets some."""
+    named = {name: name.upper().removeprefix(_PREFIX).partition("__") for name in os.environ if _is_ours(name)}
+    known = sorted({*_GROUPS, "client"})
+    unknown = sorted(name for name, (group, nested, _) in named.items() if nested and group.lower() not in known)
+    if unknown:
+        raise ConfigError(
+            f"Settings: no group of settings is meant by {', '.join(unknown)}.",
+            hint=f"unset it; the groups are {', '.join(known)}, as in KSTATE_EPOCH__INTERVAL_MS.",
+        )
+
+
+def _is_ours(name: str) -> bool:
+    return name.upper().startswith(_PREFIX)
 
 
 def _model() -> type[_Sources]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -38,7 +36,7 @@ class Trimmed:
 
     def __init__(self, made: Cluster) -> None:
         self.made = made
-        self.given = entries(CHUNK * ROUNDS_MAX, keys=KEYS)
+        self.given = entries(CHUNK * (ROUNDS_MAX + 3), keys=KEYS)
         self.handed = 0
 
     @property
@@ -66,17 +64,13 @@ class Trimmed:
         raise AssertionError(f"the logs begin at {self.log_start}, expected > {beyond}\n{self.made.report()}")
 
 
-@contextmanager
-def standing_still(made: Cluster, worker: str, step: str) -> Iterator[None]:
-    """A worker is stopped as a whole from a step on, for as long as the block lasts; nobody takes it for dead."""
-    stopped = made.deed(worker, Order(step, Deed.STOP, hand=0))
-    yield
-    os.kill(stopped.pid, signal.SIGCONT)
-    made.await_step(worker, "dropped", stopped.at)
+def standing_still(step: str) -> Order:
+    """The worker's process is stopped as a whole at a step, until it is told to go on; nobody takes it for dead."""
+    return Order(step, Deed.STOP, hand=0)
 
 
 def test_a_copy_below_the_start_of_a_trimmed_log_starts_over(kstate_kafka: KafkaUnderTest, tmp_path: Path) -> None:
-    """A standby that stands still, and then takes over from the one that ran."""
+    """A standby that stands still, restores from the log start as slowly as can be, and then takes over."""
     with cluster(kstate_kafka.bootstrap_servers, "tally", tmp_path, **RESTLESS) as made:
         server, results = made.bootstrap_servers, made.topic("tallies")
         create_topics(server, {made.topic("entries"): PARTITIONS, results: PARTITIONS})
@@ -87,8 +81,14 @@ def test_a_copy_below_the_start_of_a_trimmed_log_starts_over(kstate_kafka: Kafka
             job.feed()
             made.worker("two")
             made.await_step("two", "followed", 0)
-            with standing_still(made, "two", "await-news"):
-                job.feed_until_trimmed(beyond=job.log_start + 20)
+            idle = made.deed("two", standing_still("await-news"))
+            job.feed_until_trimmed(beyond=job.log_start + 20)
+            made.order("two", at_the_start := standing_still("dropped"))  # its copy is of no use any more
+            os.kill(idle.pid, signal.SIGCONT)
+            restoring = made.await_deed("two", at_the_start, 1)
+            job.feed_until_trimmed(beyond=job.log_start + 20)
+            os.kill(restoring.pid, signal.SIGCONT)
+            made.await_step("two", "followed", restoring.at)
             made.order("one", LAST_EPOCH)
             job.produce()
             made.report_exit(made.await_deed("one", LAST_EPOCH, 0))

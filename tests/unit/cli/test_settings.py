@@ -48,6 +48,26 @@ def test_an_epoch_given_from_outside_is_told_apart_from_the_default(monkeypatch:
     assert load_settings().epoch_ms == 1000
 
 
+@pytest.mark.parametrize(
+    ("variable", "fault"),
+    [
+        ("KSTATE_EPOCHS__INTERVAL_MS", "no group of settings is meant by KSTATE_EPOCHS__INTERVAL_MS.*epoch, failure"),
+        ("KSTATE_EPOCH__INTERVAL", "epoch.interval: extra inputs are not permitted"),
+    ],
+)
+def test_a_misspelt_variable_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str, fault: str) -> None:
+    """Else the default would rule silently."""
+    monkeypatch.setenv(variable, "1000")
+    with pytest.raises(ConfigError, match=fault):
+        load_settings()
+
+
+def test_a_plain_variable_with_our_prefix_may_be_somebody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kubernetes sets these for a service that is called kstate."""
+    monkeypatch.setenv("KSTATE_PORT", "tcp://10.0.0.1:80")
+    assert load_settings().settings.bootstrap_servers == "environment:1"
+
+
 def test_without_a_broker_the_message_names_kstate_dev(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody guesses localhost."""
     monkeypatch.delenv("KSTATE_BOOTSTRAP_SERVERS")
