@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from kstate.coordinator.observed import MoveName, name_of
 from kstate.keyspace import KeyRange
 from kstate.messages import Control, Heartbeat, OrderAnswered, PlanPublished, TermStarted, WorkerDied
 from kstate.plan import Move, Plan, Tile, control_topic, reports_topic
@@ -36,10 +37,10 @@ class ControlWatch:
         self.heard: list[Heard] = []
         self.answers: dict[str, str] = {}
         """Order → "accepted", or the reason for which it was refused."""
-        self.begun: dict[int, Move] = {}
-        """Every move of any plan by id and range, as it was named last."""
-        self.ended: dict[int, str] = {}
-        """Move id → the reason of the plan in which it was no more."""
+        self.begun: dict[MoveName, Move] = {}
+        """Every move of any plan, as it was named last."""
+        self.ended: dict[MoveName, str] = {}
+        """Move → the reason of the plan in which it was no more."""
         self.dead: set[str] = set()
         self.failure: Exception | None = None
         self._servers = servers
@@ -132,7 +133,7 @@ class ControlWatch:
     def _planned(self, plan: Plan, reason: str, order: str) -> None:
         if order:
             self.answers[order] = "accepted"
-        moves = {move.id: move for move in plan.moves}
+        moves = {name_of(move): move for move in plan.moves}
         for known in set(self.begun) - set(self.ended) - set(moves):
             self.ended[known] = reason
         self.begun |= moves

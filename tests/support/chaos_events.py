@@ -67,8 +67,6 @@ class Want:
     """The name of a process; empty: any."""
     seconds_max: float = 15.0
     """A hold ends by itself after so long."""
-    not_move: int = 0
-    """Only moves younger than this id."""
 
     def written(self) -> str:
         return json.dumps(asdict(self))
@@ -105,6 +103,11 @@ class Mark:
     """Incarnations."""
     target: str = ""
     plan: int = 0
+
+    @property
+    def which(self) -> tuple[int, str, int, int]:
+        """Which move: those of one plan have the same id."""
+        return self.move, self.shard, self.lo, self.hi
 
 
 def accepted(want: Want) -> tuple[Phase, ...]:
@@ -182,13 +185,13 @@ def _doubt_in_move(blow: Blow, held: Mark, marks: list[Mark]) -> str:
     """The phase in which the move stood while it was held, and the victim's role in this very move."""
     if not held.move:
         return "who was held was in no move"
-    seen = {m.phase for m in marks if m.what == "phase" and m.move == held.move and m.at <= blow.at}
+    seen = {m.phase for m in marks if m.what == "phase" and m.which == held.which and m.at <= blow.at}
     match blow.phase:
         case Phase.RELEASED:
             if held.phase not in accepted(Want(0, Role(held.role), Phase.RELEASED)):
                 return f"the move was held at {held.phase!r}"
             released = [m for m in marks if m.what == "phase" and m.role == Role.SOURCE and m.phase == Phase.RELEASED]
-            if not any(m.move == held.move and m.at <= blow.at for m in released):
+            if not any(m.which == held.which and m.at <= blow.at for m in released):
                 return "the source had not released"
         case phase if held.phase != phase:
             return f"the move was held at {held.phase!r}, not at {phase!r} (seen {sorted(seen)})"

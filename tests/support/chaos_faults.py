@@ -172,7 +172,7 @@ class Strike:
 
 def _released(stage: Stage, held: Mark) -> bool:
     return any(
-        m.what == "phase" and m.move == held.move and m.role == Role.SOURCE and m.phase == Phase.RELEASED
+        m.what == "phase" and m.which == held.which and m.role == Role.SOURCE and m.phase == Phase.RELEASED
         for m in stage.marks.all()
     )
 
@@ -426,6 +426,7 @@ SHORT = (
     "the reply to a commit is withheld",
     "kill leader at released, not adopted",
     "stop worker at outputs-part",
+    "restart the broker",
     "kill source at released, not adopted",
     "kill target at adopted, plan not written",
     "kill worker at committed",
@@ -434,7 +435,6 @@ SHORT = (
     "cut the connections within a transaction",
     "kill leader at adopted, plan not written",
     "kill source at adopting",
-    "restart the broker",
     "kill target at released, not adopted",
     "kill standby at adopting",
     "kill worker at any instant",

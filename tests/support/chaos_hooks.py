@@ -18,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+from kstate.coordinator.observed import name_of
 from kstate.messages import Heartbeat
 from kstate.plan import Move, Plan
 from tests.support.chaos_events import (
@@ -198,10 +199,10 @@ class Hooks:
         if news == self._news:
             return
         self._news = news
-        before, self._seen = {(role, phase, move.id) for role, phase, move in self._seen}, self._actor.moves()
-        for seen in self._seen:
-            if (seen[0], seen[1], seen[2].id) not in before:
-                self._note("phase", seen)
+        before, self._seen = {(role, phase, name_of(move)) for role, phase, move in self._seen}, self._actor.moves()
+        for role, phase, move in self._seen:
+            if (role, phase, name_of(move)) not in before:
+                self._note("phase", (role, phase, move))
 
     def _look(self, step: str) -> None:
         """Whether anybody is wanted."""
@@ -249,7 +250,7 @@ class Hooks:
     def _wanted(self, want: Want) -> Seen | None:
         assert self._actor is not None
         for role, phase, move in self._seen:
-            if role == want.role and phase in accepted(want) and move.id > want.not_move:
+            if role == want.role and phase in accepted(want):
                 return role, phase, move
         return None
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from kstate.keyspace import FULL_RANGE
 from kstate.messages import Order, OrderKind
-from kstate.plan import Plan, Shard, Tile
+from kstate.plan import Plan, Tile
 from tests.support.chaos_control import ControlWatch
 from tests.support.chaos_troupe import Troupe
 
@@ -121,9 +121,3 @@ class Mover:
         owners = [plan.member(t.worker) for t in crowd if t.worker is not None]
         names = [member.name for member in owners if member is not None]
         return self.dice.choice([*names, None]) if names else None
-
-
-def shard_named(text: str) -> Shard:
-    """The shard of a name like "accounts[2]"."""
-    operator, _, rest = text.partition("[")
-    return Shard(operator, int(rest.rstrip("]")))

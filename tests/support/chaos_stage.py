@@ -92,7 +92,7 @@ class Stage:
     def held(self, want: Want, seconds: float = FOUND_SECONDS) -> Iterator[Mark | None]:
         """Somebody stands still for as long as the block lasts (or until `let_go`); None when nobody came there."""
         self._wants += 1
-        want = replace(want, id=self._wants, not_move=want.not_move)
+        want = replace(want, id=self._wants)
         folder = self.cluster.folder
         hold, path = folder / HOLD / str(want.id), folder / WANT
         hold.touch()
