@@ -129,8 +129,8 @@ class Producer(Protocol):
         """
         ...
 
-    def flush(self) -> Mapping[TopicPartition, int]:
-        """Wait until every message is delivered; the last offset of each partition with tracked messages.
+    def flush(self) -> Mapping[TopicPartition, Sequence[int]]:
+        """Wait until every message is delivered; the offsets of the tracked ones, by partition in sending order.
 
         Raises TaintedError unless delivered = accepted = handed over (S11).
         """

@@ -13,7 +13,7 @@ What librdkafka and its Python binding do not do, or do silently, and what is do
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from typing import Any, Final, Protocol, cast
@@ -162,7 +162,7 @@ class KafkaProducer:
                 else:
                     self._send_batch(topic, partition, part, tracked=tracked)
 
-    def flush(self) -> Mapping[TopicPartition, int]:
+    def flush(self) -> Mapping[TopicPartition, Sequence[int]]:
         self._expect(_Phase.OPEN)
         with self._calling("delivering"):
             left = self._live.flush(self._seconds)
@@ -171,7 +171,7 @@ class KafkaProducer:
             counts = f"{self._handed} messages handed over, {self._accepted} accepted, {left} not delivered in time"
             raise self._tainted(f"{counts}; failed: {self._failures or 'none'}")
         self._flushed = True
-        return dict(self._offsets)
+        return {place: tuple(offsets) for place, offsets in self._offsets.items()}
 
     def commit(self) -> None:
         self._expect(_Phase.OPEN)
@@ -254,7 +254,8 @@ class KafkaProducer:
         if error:
             self._failures.append(error.name())
         else:
-            self._offsets[TopicPartition(message.topic(), message.partition())] = message.offset()
+            # An idempotent producer delivers, and reports, in the order of sending within a partition.
+            self._offsets[TopicPartition(message.topic(), message.partition())].append(message.offset())
 
     def _check_known(self, topic: str, partitions: Iterable[int]) -> None:
         """A topic or partition that does not exist would only fail much later, and without a reason."""
@@ -342,7 +343,7 @@ class KafkaProducer:
         self._handed = self._accepted = 0
         self._flushed = True
         self._failures: list[str] = []
-        self._offsets: dict[TopicPartition, int] = {}
+        self._offsets: defaultdict[TopicPartition, list[int]] = defaultdict(list)
 
 
 def _size(message: OutMessage) -> int:

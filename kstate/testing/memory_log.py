@@ -23,6 +23,7 @@ Everything takes effect at once on the calling thread; nothing waits, nothing is
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum, auto
@@ -383,12 +384,12 @@ class MemoryProducer:
         if fault is Fault.REFUSED:
             self._check_counts()
 
-    def flush(self) -> Mapping[TopicPartition, int]:
+    def flush(self) -> Mapping[TopicPartition, Sequence[int]]:
         self._expect(_Phase.OPEN)
         if self._fault("flush") is Fault.NOT_APPLIED:
             raise self._taint("messages are not delivered in time")
         self._check_counts()
-        return dict(self._tracked)
+        return {place: tuple(offsets) for place, offsets in self._tracked.items()}
 
     def commit(self) -> None:
         self._end("commit", committed=True)
@@ -417,7 +418,7 @@ class MemoryProducer:
             self._added.add(source)
         offset = broker.append(self._id, self._epoch, log, message, self._log.time_ms())
         if tracked:
-            self._tracked[source] = offset
+            self._tracked[source].append(offset)
 
     def _end(self, operation: str, *, committed: bool) -> None:
         """End the transaction; one without messages never reaches the broker, so it proves nothing."""
@@ -476,5 +477,5 @@ class MemoryProducer:
     def _reset(self) -> None:
         """Forget what belongs to one transaction."""
         self._added: set[TopicPartition] = set()
-        self._tracked: dict[TopicPartition, int] = {}
+        self._tracked: defaultdict[TopicPartition, list[int]] = defaultdict(list)
         self._handed = self._accepted = self._delivered = 0

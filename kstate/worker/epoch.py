@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from kstate.clock import Step, Steps
 from kstate.interfaces import OutMessage, Producer, Store
@@ -108,8 +109,12 @@ def _frames(
     return frames_of(frame, {topic: partitions[topic] for topic in timed})
 
 
-def write(app: str, producer: Producer, prepared: Prepared) -> Steps[Mapping[TopicPartition, int]]:
-    """Begin, outputs, blocks, markers, flush, commit; the offset of the last record in each backup partition.
+MarkerOffsets: TypeAlias = Mapping[TopicPartition, Sequence[int]]
+"""Where an epoch's markers stand in each backup partition, in the order of the pieces."""
+
+
+def write(app: str, producer: Producer, prepared: Prepared) -> Steps[MarkerOffsets]:
+    """Begin, outputs, blocks, markers, flush, commit.
 
     Raises FencedError, or TaintedError/RetryableError: then nobody knows what was committed (S4).
     """
@@ -123,7 +128,7 @@ def write(app: str, producer: Producer, prepared: Prepared) -> Steps[Mapping[Top
     for piece in prepared.pieces:
         topic = backup_topic(app, piece.shard.shard.operator)
         blocks, marker = backup_messages(piece.checkpoint, piece.shard.shard.partition)
-        producer.send(topic, blocks, tracked=True)
+        producer.send(topic, blocks)
         yield BLOCKS_SENT
         producer.send(topic, [marker], tracked=True)
         yield MARKERS_SENT
@@ -134,20 +139,19 @@ def write(app: str, producer: Producer, prepared: Prepared) -> Steps[Mapping[Top
     return offsets
 
 
-def settle(
-    prepared: Prepared, app: str, offsets: Mapping[TopicPartition, int], store: Store, rebasing: Rebasing
-) -> None:
+def settle(prepared: Prepared, app: str, offsets: MarkerOffsets, store: Store, rebasing: Rebasing) -> None:
     """Bring lineage, local store and cache up to a committed epoch, in one atomic write."""
     keys: list[bytes] = []
     values: list[bytes | None] = []
     sizes: list[int] = []
     for shard in prepared.shards():
         operator_id, partition = shard.operator_id, shard.shard.partition
-        offset = offsets[TopicPartition(backup_topic(app, shard.shard.operator), partition)]
+        pieces = [piece for piece in prepared.pieces if piece.shard is shard]
+        marked_at = offsets[TopicPartition(backup_topic(app, shard.shard.operator), partition)]
         prefix = shard_prefix(operator_id, partition)
         written = len(keys)
         stored = stored_lineage(store, operator_id, partition)  # another range of the shard may be on its way in
-        for piece in (piece for piece in prepared.pieces if piece.shard is shard):
+        for piece, offset in zip(pieces, marked_at, strict=True):
             keys += [prefix + suffix for suffix in piece.changes.suffixes]
             values += piece.changes.values
             index_keys, index_values = piece.piece.agendas.changes(shard.cache.columns, piece.changes.times)

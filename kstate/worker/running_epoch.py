@@ -9,18 +9,17 @@ What is undone is read and done again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
 
 from kstate.clock import Step, Steps
 from kstate.config import Settings
 from kstate.errors import DataLossError, OperatorError, RetryableError
 from kstate.interfaces import Batch
-from kstate.plan import TopicPartition, dlq_topic
+from kstate.plan import dlq_topic
 from kstate.state.cache import ValueFault
 from kstate.worker.assembly import Assembly
 from kstate.worker.edges import WorkerEdges
-from kstate.worker.epoch import STORED, Prepared, prepare, settle, write
+from kstate.worker.epoch import STORED, MarkerOffsets, Prepared, prepare, settle, write
 from kstate.worker.intake import Intake
 from kstate.worker.lifecycle import RETRY, Session
 from kstate.worker.ownership import OwnedShard
@@ -203,8 +202,8 @@ class RunningEpoch:
             records=len(batch),
         )
 
-    def _write(self, prepared: Prepared) -> Steps[Mapping[TopicPartition, int] | None]:
-        """The offsets of the markers in the backup partitions; None when the epoch did not commit."""
+    def _write(self, prepared: Prepared) -> Steps[MarkerOffsets | None]:
+        """Where the markers stand; None when the epoch did not commit."""
         try:
             return (yield from write(self._app, self._session.producer, prepared))
         except RetryableError as error:
@@ -216,7 +215,7 @@ class RunningEpoch:
             self.in_doubt = False
             return offsets
 
-    def _look(self, prepared: Prepared) -> Steps[Mapping[TopicPartition, int] | None]:
+    def _look(self, prepared: Prepared) -> Steps[MarkerOffsets | None]:
         """After a tainted transaction: open anew, then see whether the epoch committed (S4)."""
         while True:
             yield from self._session.reopen()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from kstate.clock import Clock, Step, Steps
 from kstate.errors import BackupLogError, DecodeError, FencedError
 from kstate.interfaces import Batch, Log
@@ -12,7 +10,7 @@ from kstate.state.backup import HINT
 from kstate.state.blocks import decode_frame
 from kstate.state.freshness import fresh_end
 from kstate.state.markers import Marker
-from kstate.worker.epoch import PieceEpoch, Prepared
+from kstate.worker.epoch import MarkerOffsets, PieceEpoch, Prepared
 
 LOOKED = Step("looked")
 POLL_RECORDS = 64
@@ -20,14 +18,13 @@ POLL_RECORDS = 64
 POLL_S = 0.05
 
 
-def look_for_epoch(log: Log, clock: Clock, app: str, prepared: Prepared) -> Steps[Mapping[TopicPartition, int] | None]:
+def look_for_epoch(log: Log, clock: Clock, app: str, prepared: Prepared) -> Steps[MarkerOffsets | None]:
     """Search each touched backup partition, to a fresh end, for the epoch's own markers.
 
-    Returns the offset of the last marker in each partition when the epoch committed, None when it did not. All pieces
-    are one transaction: some but not all of them found is a BackupLogError. FencedError when the log was trimmed past
-    the epoch.
+    Returns where they stand when the epoch committed, None when it did not. All pieces are one transaction: some but
+    not all of them found is a BackupLogError. FencedError when the log was trimmed past the epoch.
     """
-    offsets: dict[TopicPartition, int] = {}
+    offsets: dict[TopicPartition, list[int]] = {}
     missing: list[PieceEpoch] = []
     for shard in prepared.shards():
         partition = TopicPartition(backup_topic(app, shard.shard.operator), shard.shard.partition)
@@ -39,7 +36,7 @@ def look_for_epoch(log: Log, clock: Clock, app: str, prepared: Prepared) -> Step
             if offset is None:
                 missing.append(piece)
             else:
-                offsets[partition] = max(offset, offsets.get(partition, 0))
+                offsets.setdefault(partition, []).append(offset)
     if missing and offsets:
         raise BackupLogError(
             f"Of one epoch markers stand in {sorted(map(str, offsets))} but not for {missing[0].shard.shard}.",

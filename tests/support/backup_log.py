@@ -94,7 +94,7 @@ class BackupLog:
         producer.flush()
         between()
         producer.send(SOURCE.topic, [marker], tracked=True)
-        offset = producer.flush()[SOURCE]
+        offset = producer.flush()[SOURCE][-1]
         producer.commit()
         self._remember(made, offset)
         return made.marker

@@ -199,7 +199,8 @@ class Bench:
             if letter.error == "ValueError"
         ]
         self.outcome.late += processor.late
-        settle(prepared, APP, {TopicPartition(backup_topic(APP, processor.spec.uid), 0): 1}, self.store, owner.rebasing)
+        marked_at = {TopicPartition(backup_topic(APP, processor.spec.uid), 0): [1] * len(prepared.pieces)}
+        settle(prepared, APP, marked_at, self.store, owner.rebasing)
         processor.start_epoch()
         owner.started = False
         if self.rng.random() < self.treatment.forget:

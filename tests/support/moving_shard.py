@@ -229,7 +229,7 @@ class MovingShard:
         for each, _, _ in made:
             blocks, marker = backup_messages(each, SOURCE.partition)
             producer.send(SOURCE.topic, [*blocks, marker], tracked=True)
-        offset = producer.flush()[SOURCE]
+        offset = producer.flush()[SOURCE][-1]
         producer.commit()
         for each, changes, piece in made:
             self._settle(owner, each, changes, offset)

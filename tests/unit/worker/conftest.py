@@ -102,10 +102,10 @@ class Bench:
         return prepare(APP, "w-1", processors, [self.shard], self.plan.partitions, self.rebasing)
 
     def commit(self, offset: int = 0) -> Prepared:
-        """End the epoch as if its markers stood at this offset of the backup."""
+        """End the epoch as if all its markers stood at this offset of the backup."""
         prepared = self.prepare()
         backup = TopicPartition(backup_topic(APP, self.shard.shard.operator), 0)
-        settle(prepared, APP, {backup: offset}, self.store, self.rebasing)
+        settle(prepared, APP, {backup: [offset] * len(prepared.pieces)}, self.store, self.rebasing)
         self.processor.start_epoch()
         return prepared
 

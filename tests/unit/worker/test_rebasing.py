@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,15 +80,16 @@ class Rig:
         """Records of the running epoch."""
         self.bench.feed(*(self.bench.row(Put(text), key) for key, text in texts.items()))
 
-    def write(self, prepared: Prepared) -> int:
-        """A transaction; the offset of its last marker."""
+    def write(self, prepared: Prepared) -> Sequence[int]:
+        """A transaction; the offsets of its markers."""
         self._producer.begin()
         for piece in prepared.pieces:
             blocks, marker = backup_messages(piece.checkpoint, 0)
-            self._producer.send(BACKUP.topic, [*blocks, marker], tracked=True)
-        offset = self._producer.flush()[BACKUP]
+            self._producer.send(BACKUP.topic, blocks)
+            self._producer.send(BACKUP.topic, [marker], tracked=True)
+        offsets: Sequence[int] = self._producer.flush()[BACKUP]
         self._producer.commit()
-        return int(offset)
+        return offsets
 
     def commit(self) -> Prepared:
         """The epoch, if there is anything in it."""
