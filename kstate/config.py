@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from kstate.errors import ConfigError
 
@@ -127,11 +128,20 @@ class Settings:
             raise ConfigError("Settings: " + "; ".join(faults) + ".", hint="set them in kstate.toml or KSTATE_*.")
 
 
+_POSITIVE: Mapping[str, type[Any]] = {
+    "epoch": EpochSettings,
+    "state": StateSettings,
+    "rebase": RebaseSettings,
+    "failure": FailureSettings,
+}
+"""Groups of which every setting is a number above 0."""
+
+
 def _numbers(settings: Settings) -> list[tuple[str, float]]:
     """Every numeric setting of the nested values with its dotted name; all of them must be positive."""
     nested = [
         (f"{part}.{f.name}", float(getattr(getattr(settings, part), f.name)))
-        for part, kind in (("epoch", EpochSettings), ("state", StateSettings), ("failure", FailureSettings))
+        for part, kind in _POSITIVE.items()
         for f in fields(kind)
     ]
     parallelism = ("recovery.parallelism", settings.recovery.parallelism)
