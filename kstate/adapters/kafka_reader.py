@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from kstate.adapters.kafka_errors import NOT_THERE, Meaning, meaning, out_of_range, translated
+from kstate.adapters.kafka_hearing import Hearing
 from kstate.adapters.kafka_watch import ClientCallError, ClientWatch
 from kstate.clock import Clock
 from kstate.errors import KstateError, RetryableError
@@ -23,10 +24,6 @@ from kstate.plan import TopicPartition
 
 _SILENCE_SECONDS: Final = 15.0
 """A reader that saw trouble and got nothing for so long asks whether the broker is still there."""
-_DEAF_SECONDS: Final = 10.0
-"""A partition with records behind the position brings them within a second. If it does not, the client has lost track
-of it: a broker that goes away at the wrong moment may do that to librdkafka (its issue 4492), which says nothing of it.
-"""
 _LOGGER = logging.getLogger("kstate.kafka")
 _CONSUME_MAX: Final = 1_000_000
 """The client's limit for one call."""
@@ -103,8 +100,7 @@ class KafkaReader:
         self._faults: dict[TopicPartition, KstateError] = {}
         """Raised by the polls after the one that gave out the records before them."""
         self._silent_since: float | None = None
-        self._unheard: dict[TopicPartition, float] = {}
-        """Since when nothing was heard of a partition that was assigned then, or that trouble may have hit."""
+        self._hearing = Hearing()
 
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
         self._positions = dict(positions)
@@ -127,17 +123,17 @@ class KafkaReader:
             self._assign_all()
         else:
             self._assigned = (self._assigned - changed) | positions.keys()
-            now = self._clock.monotonic()
-            unheard = {source: since for source, since in self._unheard.items() if source not in changed}
-            self._unheard = unheard | dict.fromkeys(positions, now)
+            self._hearing.end(changed)
+            self._hearing.begin(positions, self._clock.monotonic())
 
     def _assign_all(self) -> None:
         try:
             self._client.assign(self._positions)
         except ClientCallError as error:
             raise self._watch.judged(error, "assigning partitions") from error
+        self._hearing.end(self._assigned)
         self._assigned = set(self._positions)
-        self._unheard = dict.fromkeys(self._positions, self._clock.monotonic())
+        self._hearing.begin(self._positions, self._clock.monotonic())
 
     def poll(self, max_records: int, timeout: float) -> list[Batch]:
         self._check_refusal()
@@ -153,8 +149,8 @@ class KafkaReader:
     def close(self) -> None:
         self._client.discard()
         self._positions, self._at_end = {}, {}
+        self._hearing.end(self._assigned)
         self._assigned = set()
-        self._unheard = {}
 
     def _consume(self, count_max: int, timeout: float) -> list[Run | Event]:
         """What is there; where nothing is, wait for the first: a wait for many would always last for `timeout`."""
@@ -168,29 +164,26 @@ class KafkaReader:
         except ClientCallError as error:
             raise self._watch.judged(error, "reading") from error
         self._check_identity()
-        if self._watch.troubles:
-            now = self._clock.monotonic()
-            self._unheard = dict.fromkeys(self._positions, now) | self._unheard
+        now = self._clock.monotonic()
+        for item in found:
+            if isinstance(item, Run) or item.code == "_PARTITION_EOF":  # an error is no sign that it is read
+                self._hearing.heard(item.source, now)
+        if self._watch.troubles:  # what was found may have stood in the queue before
+            self._hearing.trouble(now)
         self._listen(silent=not found)
-        if self._unheard:
-            for item in found:
-                if isinstance(item, Run) or item.code == "_PARTITION_EOF":  # an error is no sign that it is read
-                    self._unheard.pop(item.source, None)
-            try:
-                self._mend_deafness()
-            except RetryableError:
-                if not found:  # what was found is not handed out again: losing it would be a gap
-                    raise
+        try:
+            self._mend_deafness(busy=sum(len(item.offsets) for item in found if isinstance(item, Run)) >= count_max)
+        except RetryableError:
+            # What was found is not handed out again: losing it would be a gap. And mere quiet is no error.
+            if not found and self._hearing.suspicious:
+                raise
         return found
 
-    def _mend_deafness(self) -> None:
+    def _mend_deafness(self, *, busy: bool) -> None:
         """Read with a new client when there is more of a partition that has not been heard of for too long."""
-        now = self._clock.monotonic()
-        due = [source for source, since in self._unheard.items() if now - since >= _DEAF_SECONDS]
-        due = [source for source in due if source in self._positions]
+        due = [source for source in self._hearing.due(self._clock.monotonic(), busy=busy) if source in self._positions]
         if not due:
             return
-        self._unheard |= dict.fromkeys(due, now)
         ends = self._log.end_offsets(due, committed=True)
         deaf = [source for source in due if ends[source] > self._positions[source]]
         if not deaf:
@@ -200,6 +193,7 @@ class KafkaReader:
             self._client.renew()
         except ClientCallError as error:
             raise self._watch.judged(error, "reading") from error
+        self._hearing.renewed()
         self._assign_all()
 
     def _check_identity(self) -> None:

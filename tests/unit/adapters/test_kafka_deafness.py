@@ -7,7 +7,7 @@ import pytest
 from kstate.adapters.kafka_reader import Event, KafkaReader, Run
 from kstate.adapters.kafka_watch import ClientWatch
 from kstate.errors import RetryableError
-from tests.unit.adapters.conftest import A, B, FakeConsumer, Surroundings, eof
+from tests.unit.adapters.conftest import A, B, FakeConsumer, Surroundings, eof, run
 
 
 def test_a_partition_that_is_not_heard_of_is_read_by_a_new_client(
@@ -25,6 +25,7 @@ def test_a_partition_that_is_not_heard_of_is_read_by_a_new_client(
     assert client.assigned[B] == 7
     assert client.assigned[A] > 5
     client.answers.append([Event(B, "_PARTITION_EOF", "", 7)])
+    around.end = 7
     for _ in range(100):
         reader.poll(10, 0.0)
         around.now += 0.5
@@ -65,7 +66,7 @@ def test_a_partition_that_came_later_is_watched_too(
     reader.assign({A: 5})
     client.answers.append([Event(A, "_PARTITION_EOF", "", 5)])
     reader.poll(10, 0.0)
-    around.now = 100.0
+    around.now, around.end = 100.0, 5
     reader.reassign({B: 1})
     reader.poll(10, 0.0)
     assert client.renewed == 0
@@ -120,3 +121,60 @@ def test_an_error_is_no_sign_that_a_partition_is_read(
     around.now += 11
     reader.poll(100, 0)
     assert client.renewed == 1
+
+
+def test_what_stood_in_the_queue_before_the_trouble_is_no_sign_of_life(
+    client: FakeConsumer, reader: KafkaReader, watch: ClientWatch, around: Surroundings
+) -> None:
+    """One call serves the client's log, and hands out what was fetched before."""
+    client.answers = [[eof(A, 10), eof(B, 0)]]
+    reader.poll(100, 0)
+    around.end = 11
+    watch.troubles.append("Disconnected")
+    client.answers = [[run(A, 10), run(B, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)]]
+    reader.poll(100, 0)
+    around.end = 12
+    around.now += 11
+    reader.poll(100, 0)
+    assert client.renewed == 1
+
+
+def test_a_partition_that_is_long_quiet_without_any_trouble_is_asked_for(
+    client: FakeConsumer, reader: KafkaReader, around: Surroundings
+) -> None:
+    """Not every trouble is told."""
+    client.answers = [[eof(A, 10), eof(B, 10)]]
+    reader.poll(100, 0)
+    around.now, around.end = 29.0, 11
+    reader.poll(100, 0)
+    assert client.renewed == 0
+    around.now = 31.0
+    reader.poll(100, 0)
+    assert client.renewed == 1
+
+
+def test_a_partition_behind_a_long_queue_of_others_is_not_deaf(
+    client: FakeConsumer, reader: KafkaReader, around: Surroundings
+) -> None:
+    """A new client would begin with the others again, and again."""
+    reader.assign({A: 0, B: 0})
+    for offset in range(0, 100, 2):
+        client.answers = [[run(A, offset, offset + 1)]]
+        reader.poll(2, 0)
+        around.now += 1
+    assert client.renewed == 0
+    client.answers = [[run(A, 100)]]
+    reader.poll(2, 0)
+    assert client.renewed == 1, "the queue ran dry, and nothing of b[1] was in it"
+
+
+def test_each_new_client_is_given_more_time(client: FakeConsumer, reader: KafkaReader, around: Surroundings) -> None:
+    """Until all partitions were heard of."""
+    renewed_at: list[float] = []
+    for _ in range(151):
+        before = client.renewed
+        client.answers = [[eof(A, 1_000)]]
+        reader.poll(100, 0)
+        renewed_at += [around.now] * (client.renewed - before)
+        around.now += 1
+    assert renewed_at == [10, 30, 70, 150]
