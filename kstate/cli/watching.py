@@ -145,6 +145,8 @@ class _Tail:
         self._position = 0
         self._known_end = 0
         """What lies before stood there when the watch began."""
+        self._lost = False
+        """Where it stood there is nothing any more; it has no other place yet."""
 
     def start(self, since_ms: int | None) -> None:
         """From a time of the wall clock on, or, without one, from the start of the log."""
@@ -162,12 +164,14 @@ class _Tail:
         return self._position >= self._known_end
 
     def poll(self) -> Iterator[tuple[int, bytes]]:
-        """Times and values of what can be read now."""
+        """Times and values of what can be read now. Raises RetryableError."""
+        if self._lost:
+            self._start_over()
         try:
             batches = self._reader.poll(POLL_RECORDS, 0.0)
         except DataLossError:  # trimmed, or expired, since we looked last: what is still needed stands behind it
-            self._position = self._edges.log.start_offsets([self.place])[self.place]
-            self._reader.assign({self.place: self._position})
+            self._lost = True
+            self._start_over()
             return
         now_ms = self._edges.clock.time_ms()
         for batch in batches:
@@ -177,6 +181,11 @@ class _Tail:
 
     def close(self) -> None:
         self._reader.close()
+
+    def _start_over(self) -> None:
+        self._position = self._edges.log.start_offsets([self.place])[self.place]
+        self._reader.assign({self.place: self._position})
+        self._lost = False
 
 
 def _decoded(value: bytes, place: TopicPartition) -> Control:

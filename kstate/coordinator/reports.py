@@ -21,6 +21,8 @@ class ReportsReader:
         self._partition = TopicPartition(reports_topic(app), 0)
         self._reader = edges.log.reader()
         self._position = 0
+        self._lost = False
+        """Where it stood there is nothing any more; it has no other place yet."""
 
     def start_now(self) -> None:
         """Read what comes from now on."""
@@ -31,10 +33,13 @@ class ReportsReader:
         self._assign(self._edges.log.offsets_at([self._partition], time_ms)[self._partition])
 
     def poll(self) -> list[Report]:
-        """The reports that came since, without waiting."""
+        """The reports that came since, without waiting. Raises RetryableError."""
+        if self._lost:
+            self.start_now()
         try:
             batches = self._reader.poll(_POLL_RECORDS, 0.0)
         except DataLossError:  # this process slept for longer than reports are kept: the newest ones say it all
+            self._lost = True
             self.start_now()
             return []
         reports: list[Report] = []
@@ -61,6 +66,7 @@ class ReportsReader:
     def _assign(self, offset: int) -> None:
         self._position = offset
         self._reader.assign({self._partition: offset})
+        self._lost = False
 
     def _decoded(self, offset: int, value: bytes) -> Report | None:
         try:
