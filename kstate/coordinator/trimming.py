@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from kstate.clock import Clock, Step, Steps
 from kstate.coordinator.edges import LeaderEdges
 from kstate.coordinator.evidence import Evidence
-from kstate.errors import ConfigError, DataLossError, DecodeError, KstateError, RetryableError
+from kstate.errors import DataLossError, DecodeError, KstateError, RetryableError
 from kstate.interfaces import Log, Reader
 from kstate.keyspace import KeyRange
 from kstate.messages import TileReport
@@ -44,7 +44,10 @@ class Claim:
 
 
 def claims(plan: Plan, evidence: Evidence) -> dict[Shard, list[Claim]]:
-    """The shards of which every slot is claimed by the worker that the plan gives it to."""
+    """The shards of which every slot is claimed by the worker that the plan gives it to.
+
+    Not those of an operator that the job has dropped, which workers of an older build may still run.
+    """
     found: dict[Shard, list[Claim]] = {}
     whole: dict[Shard, bool] = {}
     for tile in plan.tiles:
@@ -55,7 +58,8 @@ def claims(plan: Plan, evidence: Evidence) -> dict[Shard, list[Claim]]:
                 claim = Claim(part, report.marked_at, report.base, report.progress)
                 found.setdefault(tile.shard, []).append(claim)
         whole[tile.shard] = whole.get(tile.shard, True) and not cover.gaps(tile.key_range)
-    return {shard: told for shard, told in found.items() if whole[shard]}
+    known = plan.registry.operators
+    return {shard: told for shard, told in found.items() if whole[shard] and shard.operator in known}
 
 
 def _reports(tile: Tile, evidence: Evidence) -> list[TileReport]:
@@ -97,6 +101,8 @@ class MarkerReader:
                         return _marker(batch.values[0]) if batch.offsets[0] == offset else None
                     if batch.next_offset > offset:
                         return None
+                if source in self._reader.at_end():  # an open transaction holds down what is visible
+                    return None
                 yield MARKER_READ
         except DataLossError:
             return None  # it was trimmed already
@@ -145,7 +151,9 @@ class Trimmer:
             shard, told = self._due.pop()
             try:
                 yield from self._trim(plan, shard, told)
-            except ConfigError as error:
+            except RetryableError:
+                raise
+            except KstateError as error:  # logs that grow are no reason to have no leader
                 self._due.clear()
                 self._edges.logger.warning("not-trimmed", shard=str(shard), reason=str(error))
 
@@ -177,7 +185,14 @@ class Trimmer:
         backup = TopicPartition(backup_topic(self._app, shard.operator), shard.partition)
         readers = {topic: {uid for uid, each, _ in plan.starts if each == topic} for topic in plan.registry.streams}
         own = {t: at for t, at in least.progress.items() if readers.get(t) == {shard.operator}}
+        if _reads_unknown(plan):
+            own = {}
         return {backup: least.base} | {TopicPartition(topic, shard.partition): at for topic, at in own.items()}
+
+
+def _reads_unknown(plan: Plan) -> bool:
+    """Whether workers of an older build still run an operator that the job has dropped: what it reads is not known."""
+    return any(tile.shard.operator not in plan.registry.operators for tile in plan.tiles)
 
 
 def _marker(value: bytes | None) -> Marker | None:

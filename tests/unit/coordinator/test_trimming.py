@@ -11,10 +11,12 @@ from kstate.clock import run_steps
 from kstate.coordinator.edges import LeaderEdges
 from kstate.coordinator.evidence import Evidence
 from kstate.coordinator.trimming import Trimmer, claims
-from kstate.errors import ConfigError, RetryableError
+from kstate.errors import ConfigError, DataLossError, RetryableError
+from kstate.interfaces import TopicSpec
 from kstate.keyspace import FULL_RANGE, KeyRange
 from kstate.messages import Heartbeat, TilePhase, TileReport
 from kstate.plan import Plan, Registry, Shard, Tile, TopicPartition
+from kstate.state.checkpoint import Checkpoint
 from kstate.testing.memory_log import Fault
 from tests.support.backup_log import HIGH, LOW, OPERATOR, SOURCE, BackupLog, entry
 from tests.support.leaders import Silent
@@ -132,6 +134,52 @@ def test_an_older_marker_than_the_newest_does_no_harm(rig: Rig) -> None:
     assert rig.trim(planned(owned()), {"i1": [old]}) == old.base
     assert rig.trim(planned(owned()), {"i1": [new]}) == new.base
     assert rig.trim(planned(owned()), {"i1": [replace(old, base=new.base + 1)]}) == new.base
+
+
+def test_what_an_older_build_still_runs_and_the_job_has_dropped_is_left_alone(rig: Rig) -> None:
+    """Nothing is known of it any more, and the leader goes on."""
+    told = rig.rebased(FULL_RANGE)
+    dropped = replace(planned(owned()), registry=Registry({}, retired=(("count", "", OPERATOR),)))
+    assert rig.trim(dropped, {"i1": [told]}) == 0
+
+
+def test_a_stream_that_a_dropped_operator_may_still_read_is_left_alone(rig: Rig) -> None:
+    """By an older build; which streams it reads stands in no plan any more."""
+    stream = TopicPartition("app.split.words", SOURCE.partition)
+    rig.log.create_topics([TopicSpec(stream.topic, SOURCE.partition + 1)])
+    writer = rig.backup.producer("upstream")
+    writer.begin()
+    writer.send(stream.topic, [{"value": b"w", "partition": SOURCE.partition}] * 9)
+    writer.commit()
+    rig.backup.commit({entry(1): b"v"}, read=5)
+    marker = replace(rig.backup.checkpoint({}).marker, progress={stream.topic: 5})
+    rig.backup.commit_frames(Checkpoint([], marker))
+    told = rig.told(FULL_RANGE)
+    told = replace(told, progress={stream.topic: 5})
+    registry = Registry({"count": OPERATOR}, streams={stream.topic: 1})
+    known = replace(planned(owned()), registry=registry, starts={("count", *_of(stream)): 0})
+    other = replace(known, tiles=(*known.tiles, Tile(Shard("stats", SOURCE.partition), FULL_RANGE, "i1", 1)))
+    rig.trim(other, {"i1": [told]})
+    assert rig.log.start_offsets([stream])[stream] == 0
+    rig.trim(known, {"i1": [told]})
+    assert rig.log.start_offsets([stream])[stream] == 5
+
+
+def _of(place: TopicPartition) -> tuple[str, int]:
+    return place.topic, place.partition
+
+
+def test_a_trim_that_fails_does_not_end_the_leader(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new leader of the partition may not know its high watermark yet, and says that the offset is out of range."""
+    told = rig.rebased(FULL_RANGE)
+
+    def refuse(before: Mapping[TopicPartition, int]) -> None:
+        raise DataLossError("out of range")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rig.log, "delete_records", refuse)
+        assert rig.trim(planned(owned()), {"i1": [told]}) == 0
+    assert rig.trim(planned(owned()), {"i1": [told]}) == told.base
 
 
 def test_claims_cover_every_slot_of_a_shard(rig: Rig) -> None:
