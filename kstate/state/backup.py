@@ -43,9 +43,9 @@ class Applied:
 
     def replaced(self) -> Iterator[KeyRange]:
         """The slots to empty before the entries are applied: those of base blocks."""
-        for block in self.blocks:
-            if block.header.kind is BlockKind.BASE:
-                yield from (cut for key_range in self.ranges if (cut := key_range.overlap(block.header.key_range)))
+        written = [block.header.key_range for block in self.blocks if block.header.kind is BlockKind.BASE]
+        for base in dict.fromkeys(written):  # a slice has many blocks, all of the same range
+            yield from (cut for key_range in self.ranges if (cut := key_range.overlap(base)))
 
     def entries(self) -> Iterator[tuple[bytes, bytes | None]]:
         """Changed entries within the ranges as (key suffix, stored value or None = deleted), in order."""
@@ -108,6 +108,10 @@ class BackupReader:
         torn = [offset for blocks in self._waiting.values() for offset, _ in blocks]
         if torn:
             raise self._error(min(torn), "a block whose marker is missing: the epoch is torn")
+        return self.complete()
+
+    def complete(self) -> Lineage:
+        """The lineage as of the last marker that was read, where every chain must have a base."""
         for key_range, offset in self._unproven:
             raise self._error(offset, f"the chain of {key_range} begins in the middle and {self._no_base}")
         for gap in self.lineage.gaps(self._key_range) if self._log_start else ():

@@ -14,6 +14,7 @@ where the last *finished* cycle began (story P9).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ from kstate.config import RebaseSettings
 from kstate.errors import RetryableError
 from kstate.interfaces import Log, Store
 from kstate.keyspace import KeyRange
-from kstate.plan import Shard, TopicPartition, backup_topic
+from kstate.plan import Plan, Shard, TopicPartition, backup_topic
 from kstate.state.checkpoint import BaseSlice, Changes, Checkpoint
 from kstate.state.layout import shard_bounds, shard_prefix
 from kstate.state.partial_cells import is_cell
@@ -30,9 +31,10 @@ from kstate.worker.ownership import OwnedShard, Piece
 from kstate.worker.state_size import estimate
 
 LOOK_S = 10.0
-"""How often the log is asked how far it has grown behind pieces that have nothing to write."""
+"""How often the log is asked how far it has grown behind the bases of all pieces."""
 LOG_FACTOR = 4
-"""A cycle begins at the latest when the log since the base is so many times the state, and `log_bytes` more."""
+"""A cycle begins at the latest when the log since the base is so many times the state in the partition, and `log_bytes`
+more."""
 
 MARKER_BYTES = 256
 RECORD_BYTES = 4096
@@ -76,13 +78,13 @@ class Rebasing:
         self._written: dict[Shard, tuple[int, int]] = {}
         """Records of the backup log, and their bytes, as far as this worker has written them."""
 
-    def tick(self, shards: Iterable[OwnedShard]) -> bool:
-        """Whether an epoch is needed for pieces that have nothing else to write: their cycle runs, or is due."""
+    def tick(self, shards: Iterable[OwnedShard], plan: Plan | None = None) -> bool:
+        """Touch the pieces that have nothing else to write and whose cycle runs, or is due; whether there are any."""
         shards = list(shards)
         self._forget(shards)
         if self._clock.monotonic() - self._looked_at >= LOOK_S:
             self._looked_at = self._clock.monotonic()
-            self._look(shards)
+            self._look(shards, Counter(tile.shard for tile in plan.tiles) if plan else Counter())
         wanted = False
         for shard in shards:
             for piece in shard.pieces:
@@ -151,8 +153,12 @@ class Rebasing:
                 values.append(value)
         return BaseSlice(KeyRange(cycle.done, end), suffixes, values, cycle.start, finishes=end == key_range.hi)
 
-    def _look(self, shards: list[OwnedShard]) -> None:
-        """See whose base holds back more of the log than it is worth: of an idle piece nobody else's epochs do."""
+    def _look(self, shards: list[OwnedShard], tiles: Counter[Shard]) -> None:
+        """Urge the pieces whose base holds back more of the log than the state in the partition is worth.
+
+        That log is of all `tiles` of the partition, whoever has them: they are taken to be as large as this one. By its
+        own size alone, large neighbours that are written anew would urge each other for ever.
+        """
         places = {TopicPartition(backup_topic(self._app, s.shard.operator), s.shard.partition): s for s in shards}
         try:
             ends = self._log.end_offsets(list(places), committed=True) if places else {}
@@ -164,11 +170,11 @@ class Rebasing:
                 positions = shard.lineage.slice(piece.key_range).values()
                 if course.cycle is None and positions and not shard.lineage.gaps(piece.key_range):
                     since = ends[place] - min(position.base for position in positions)
-                    records, size = self._written.get(shard.shard, (1, RECORD_BYTES))
-                    grown = since * size // records
-                    if grown > self._settings.log_bytes:
-                        size = estimate(self._store, shard, piece)
-                        course.urged = grown > LOG_FACTOR * size + self._settings.log_bytes
+                    records, written_bytes = self._written.get(shard.shard, (1, RECORD_BYTES))
+                    log_bytes = since * written_bytes // records
+                    if log_bytes > self._settings.log_bytes:
+                        state_bytes = estimate(self._store, shard, piece) * max(tiles[shard.shard], 1)
+                        course.urged = log_bytes > LOG_FACTOR * state_bytes + self._settings.log_bytes
 
     def _forget(self, shards: Iterable[OwnedShard]) -> None:
         here = {(shard.shard, piece.key_range) for shard in shards for piece in shard.pieces}

@@ -9,8 +9,6 @@ What is undone is read and done again.
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from kstate.clock import Step, Steps
 from kstate.config import Settings
 from kstate.errors import DataLossError, OperatorError, RetryableError
@@ -69,7 +67,7 @@ class RunningEpoch:
             self._tiles.arrange()
             self._passing.read_clock()
         self._begin(before)  # what fires may fill the epoch
-        passed, writes_anew = self._passing.tick(), self._rebasing.tick(self._tiles.shards.values())
+        passed, writes_anew = self._passing.tick(), self._rebasing.tick(self._tiles.shards.values(), self._tiles.plan)
         if passed:
             yield FIRED
         elif writes_anew:
@@ -173,11 +171,21 @@ class RunningEpoch:
             yield RETRY
             return []
         except DataLossError:
-            # One that was declared dead, and does not know it yet, finds what its heirs have done with trimmed.
-            with suppress(RetryableError):
-                yield from self._session.look()
+            yield from self._see_whether_dead()
             raise
         return (yield from self._received(routed))
+
+    def _see_whether_dead(self) -> Steps[None]:
+        """One that was declared dead, and does not know it yet, finds what its heirs have done with trimmed.
+
+        Raises FencedError.
+        """
+        while True:
+            try:
+                return (yield from self._session.look())
+            except RetryableError as error:
+                self._edges.logger.warning("broker-away", doing="reading control", reason=str(error))
+                yield RETRY
 
     def _received(self, routed: Routed) -> Steps[Routed]:
         """The batches with what it takes to decode them; none, to be read again, while the schema registry is away."""

@@ -255,6 +255,16 @@ def test_a_base_from_before_the_log_start_proves_nothing(backup: BackupLog) -> N
         reader.finish()
 
 
+def test_a_slice_of_many_blocks_empties_its_slots_once(backup: BackupLog) -> None:
+    """All its blocks name the same slots; to look for what is there takes as long as they are many."""
+    big = {entry(slot, b"%d" % part): b"x" * 200_000 for slot in range(3) for part in range(3)}
+    backup.commit(big, LOW)
+    backup.rebase(LOW, backup.read().next_offset)
+    *_, written = reader_of(backup).feed(backup.read())
+    assert len(written.blocks) > 3
+    assert list(written.replaced()) == [LOW]
+
+
 @pytest.mark.parametrize("base_follows", [True, False])
 def test_a_marker_cut_from_its_blocks_by_the_log_start_needs_a_base_behind_it(
     backup: BackupLog, base_follows: bool

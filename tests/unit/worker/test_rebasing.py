@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from kstate.clock import run_steps
 from kstate.config import RebaseSettings, Settings
 from kstate.interfaces import TopicSpec
 from kstate.keyspace import FULL_RANGE, SLOTS, KeyRange, slot_of
-from kstate.plan import TopicPartition
+from kstate.plan import Tile, TopicPartition
 from kstate.state.backup import backup_messages
 from kstate.state.blocks import Block, BlockKind, decode_frame
 from kstate.state.layout import shard_bounds, shard_prefix
@@ -93,7 +93,9 @@ class Rig:
 
     def commit(self) -> Prepared:
         """The epoch, if there is anything in it."""
-        self.bench.rebasing.tick([self.bench.shard])
+        shard = self.bench.shard
+        tiles = tuple(Tile(shard.shard, piece.key_range, "w-1", 1) for piece in shard.pieces)
+        self.bench.rebasing.tick([shard], replace(self.bench.plan, tiles=tiles))
         prepared: Prepared = self.bench.prepare()
         if prepared.pieces:
             settle(prepared, "bench", {BACKUP: self.write(prepared)}, self.bench.store, self.bench.rebasing)
@@ -236,6 +238,26 @@ def test_a_range_without_changes_does_not_pin_the_log_that_others_write(bench: M
         pass
     assert rig.bench.shard.lineage.get(0).base > 0
     rig.trim()
+    assert rig.stored(rig.restored()) == rig.stored(rig.bench.store)
+
+
+def test_large_neighbours_do_not_urge_each_other_for_ever(bench: MakeBench) -> None:
+    """What one writes anew is log behind the bases of all others: once each has done so, there is rest."""
+    rig = Rig(bench(Keep, ranges=FULL_RANGE.parts(8), rebase=replace(SMALL, grown_bytes=1 << 30, slice_bytes=2_000)))
+    rig.put(dict.fromkeys(keys(400), "x" * 40))
+    rig.commit()
+    for _ in range(100):
+        rig.put(dict.fromkeys(keys(40)[::20], "y"))
+        rig.commit()
+    written = 0
+    for _ in range(10):
+        rig.bench.clock.sleep(LOOK_S)
+        while epoch := rig.commit().pieces:
+            written += len(epoch)
+            assert written < 1_000
+    assert written > 8
+    rig.bench.clock.sleep(LOOK_S)
+    assert not rig.commit().pieces
     assert rig.stored(rig.restored()) == rig.stored(rig.bench.store)
 
 
