@@ -58,7 +58,7 @@ class RebaseSettings:
     slice_bytes: int = 256 << 10
     """An epoch writes at least so much anew, and at most as much as its changes, or this."""
     log_bytes: int = 64 * MIB
-    """A range without changes is written anew when the log has grown by four times its state and so much more."""
+    """Any range is written anew when the log behind its base has grown by four times its state and so much more."""
     trim_every_ms: int = 10_000
     """How often the leader looks what of the backup logs and internal streams is not needed any more."""
 

@@ -59,7 +59,8 @@ class Screen:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._began = time.monotonic()
+        self.began = time.monotonic()
+        """All times that are told count from here."""
         self._events: deque[str] = deque(maxlen=EVENTS_SHOWN)
         self._figures: Figures | None = None
         self._lock = threading.Lock()
@@ -79,7 +80,7 @@ class Screen:
 
     def tell(self, event: str) -> None:
         """Something happened."""
-        line = f"{time.monotonic() - self._began:6.1f} s  {event}"
+        line = f"{time.monotonic() - self.began:6.1f} s  {event}"
         with self._lock:
             self._events.append(line)
             if not self._console.is_terminal:

@@ -98,7 +98,6 @@ class Story:
     def tell(self) -> Outcome:
         """Prepare, play all acts under load, let the job finish what was written, judge."""
         create(self._servers, dict.fromkeys((LINES, COUNTS), self._scale.partitions))
-        began = time.monotonic()
         with self._job() as job, self._watching():
             stage = Stage(job, self._load, self._watch, self._screen, self._scale)
             acts = Acts(stage, self._servers, self._scale.log_in(self._folder))
@@ -106,7 +105,7 @@ class Story:
             self._load.close()
             exit_code = self._finished(stage)
         self._screen.tell("the job has ended; comparing every committed record with the truth")
-        return self._judged(acts, exit_code, began)
+        return self._judged(acts, exit_code)
 
     # -- around the acts
 
@@ -154,12 +153,12 @@ class Story:
 
     # -- after
 
-    def _judged(self, acts: Acts, exit_code: int | None, began: float) -> Outcome:
+    def _judged(self, acts: Acts, exit_code: int | None) -> Outcome:
         kill = acts.kill
         return Outcome(
             verdict=judge(self._load.truth.counts, by_word(read_counts(self._servers, COUNTS))),
             observed=self._watch.counted,
-            began=began,
+            began=self._screen.began,
             effects=tuple(effect(deed, self._watch.times, self._grouping.groups, COUNT) for deed in acts.deeds),
             ran=tuple(self._ran(acts)),
             replayed=self._replayed(kill) if kill else 0,

@@ -77,7 +77,7 @@ HEADER = ("at", "what was done", "what moved", "pause of\nits keys", "longest ga
 
 
 def rows(effects: Sequence[Effect], began: float) -> list[tuple[str, ...]]:
-    """The table: times in seconds since the job began."""
+    """The table: times in seconds since the demo began."""
     return [
         (
             f"{each.deed.since - began:.1f} s",

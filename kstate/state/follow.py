@@ -173,7 +173,7 @@ class Follower:
         self._log_start, self._known_end = self._start_offset(), end
         kept = copy.usable(self._log_start, end, self._report)
         yield from drop_foreign(self._log, self._source, kept, self._report)
-        if copy.settle(kept):
+        if copy.drop_all_but(kept):
             yield DROPPED
         missing = kept.gaps(target.key_range)
         start = self._log_start if missing else min(position.offset for position in kept.values())

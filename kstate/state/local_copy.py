@@ -88,8 +88,8 @@ class LocalCopy:
                 report(f"Local copy of {key_range} stands at {position.offset}, {log_says}: it is dropped.")
         return kept
 
-    def settle(self, kept: Lineage) -> bool:
-        """Durably remove what the store holds of the slots that are not kept; False when it holds nothing of them."""
+    def drop_all_but(self, kept: Lineage) -> bool:
+        """Durably remove what the store holds of the slots that are not kept; True when it held any of it."""
         target = self.target
         if target.partial and (run := self._cells.cut(self._stored(), target.key_range)):
             self._store.write(list(run), list(run.values()))

@@ -124,7 +124,7 @@ class _Copying:
         target, nothing = copy.target, Lineage()
         self.copy = copy
         self.proof = BackupReader(target.source, target.operator_id, target.key_range, nothing, log_start)
-        copy.settle(nothing)
+        copy.drop_all_but(nothing)
 
 
 def _read(log: Log, source: TopicPartition, copies: Sequence[_Copying], position: int, end: int) -> Steps[None]:
@@ -158,7 +158,7 @@ def merge_copies(parts: Sequence[Part], into: Part, settings: Settings) -> Steps
     if not same or ranges != cut_range(whole, [key_range.lo for key_range in ranges[1:]]):
         raise ValueError(f"copies of {', '.join(str(part.target) for part in ordered)} do not tile {into.target}")
     copy = LocalCopy(into.store, into.target, settings.state.store_bytes // RUN_FRACTION)
-    copy.settle(Lineage())
+    copy.drop_all_but(Lineage())
     done = Lineage()
     for part in ordered:
         lineage = _lineage_of(part).slice(part.target.key_range)

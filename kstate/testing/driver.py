@@ -299,8 +299,10 @@ class Driver:
         for _ in range(_ORDERS_MAX):
             send_order(self._cluster, order)
             self._world.run(lambda: self._has_failed() or self._is_answered(order), _ORDER_TURNS)
-            if self._is_answered(order):
+            if self._is_answered(order) or self._has_failed():
                 break
+        else:
+            raise AssertionError(f"Nobody answers {order}: {self._world.told()}")
         if (refusal := self._cluster.refusals.get(order.id)) is not None:
             raise ConfigError(f"{order.kind}: {refusal}.", hint="a driver has as many workers as it is given.")
         self._settle()

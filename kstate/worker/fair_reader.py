@@ -18,12 +18,14 @@ from kstate.plan import TopicPartition
 AHEAD_POLLS = 4
 """Records kept, in multiples of the largest poll."""
 AHEAD_BYTES = 16 << 20
+"""And not more than so many bytes, where records are large: they are kept beside what the client holds."""
 
 
 class FairReader:
-    """`Reader` over another one, of which it asks at most `poll_records` at once."""
+    """`Reader` over another one, which is always asked for as much as the largest poll may want."""
 
     def __init__(self, reader: Reader, poll_records: int) -> None:
+        """`poll_records`: the most that is asked for at once."""
         self._reader = reader
         self._poll_records = poll_records
         self._kept: dict[TopicPartition, deque[Batch]] = {}
@@ -51,7 +53,7 @@ class FairReader:
 
     def poll(self, max_records: int, timeout: float) -> list[Batch]:
         if self._fault is None and self._has_room:
-            self._fetch(max(max_records, self._poll_records), 0.0 if self._kept else timeout)
+            self._fetch(self._poll_records, 0.0 if self._kept else timeout)
         if self._kept:
             given = self._shares(max_records)
             self._positions.update((batch.source, batch.next_offset) for batch in given)

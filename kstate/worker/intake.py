@@ -9,7 +9,9 @@ from kstate.config import EpochSettings
 POLL_RECORDS_MIN = 200
 """Fewer at once are not worth a poll, however long they take."""
 _LEFT_FRACTION = 2
+"""A poll takes a half of what is left of the epoch's time: the next one corrects what this one takes too long."""
 _LEAST_FRACTION = 8
+"""And never less than an eighth of an epoch: late in it polls would become too small to be worth their cost."""
 
 
 @dataclass(slots=True)

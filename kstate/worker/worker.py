@@ -4,9 +4,9 @@
        ▲  (S3)    named       │
        └──────────────────────┘ a tainted transaction: open anew and look (S4)
 
-It opens its transactional id, reads the control topic to a fresh end, heartbeats until a plan names it, restores the
-tiles it was granted, and then repeats: poll bounded batches, process them, commit the epoch. Being declared dead, or
-fenced, ends it; its successor starts where its last marker says.
+It opens its transactional id, reads the control topic to a fresh end, heartbeats until a plan names it, and then
+repeats: poll bounded batches, process them, commit the epoch. What it was granted is restored beside what runs
+already. Being declared dead, or fenced, ends it; its successor starts where its last marker says.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from kstate.worker.tiles import Tiles
 class Worker:
     """Runs the tiles that plans grant to one incarnation.
 
-    Invariant: a plan is taken in between two turns of the loop, and only ever adds tiles to those that run.
+    Invariant: a plan is taken in between two epochs; a range leaves only by its own RELEASE (S6).
     """
 
     def __init__(self, topology: Topology, settings: Settings, edges: WorkerEdges, load: Load, member: Member) -> None:
