@@ -16,8 +16,8 @@ from kstate.plan import TopicPartition
 
 SUSPECT_SECONDS: Final = 10.0
 """Behind an assignment or trouble; a partition with records behind the position brings them within a second."""
-QUIET_SECONDS: Final = 30.0
-"""Without any reason to think of deafness."""
+QUIET_SECONDS: Final = 15.0
+"""Without any reason to think of deafness: of a broker that was restarted, some clients say nothing at all (seen)."""
 BUSY_FACTOR: Final = 6
 """Times as long while the client's queue is full of others' records."""
 PATIENCE_MAX: Final = 32

@@ -145,10 +145,10 @@ def test_a_partition_that_is_long_quiet_without_any_trouble_is_asked_for(
     """Not every trouble is told."""
     client.answers = [[eof(A, 10), eof(B, 10)]]
     reader.poll(100, 0)
-    around.now, around.end = 29.0, 11
+    around.now, around.end = 14.0, 11
     reader.poll(100, 0)
     assert client.renewed == 0
-    around.now = 31.0
+    around.now = 16.0
     reader.poll(100, 0)
     assert client.renewed == 1
 
