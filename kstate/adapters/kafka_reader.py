@@ -181,10 +181,14 @@ class KafkaReader:
 
     def _mend_deafness(self, *, busy: bool) -> None:
         """Read with a new client when there is more of a partition that has not been heard of for too long."""
-        due = [source for source in self._hearing.due(self._clock.monotonic(), busy=busy) if source in self._positions]
+        now = self._clock.monotonic()
+        due = [source for source in self._hearing.due(now, busy=busy) if source in self._positions]
         if not due:
             return
         ends = self._log.end_offsets(due, committed=True)
+        for source in due:
+            if ends[source] <= self._positions[source]:  # there is nothing to be heard of
+                self._hearing.heard(source, now)
         deaf = [source for source in due if ends[source] > self._positions[source]]
         if not deaf:
             return
