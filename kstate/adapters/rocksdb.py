@@ -20,7 +20,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -137,9 +137,13 @@ class RocksStore:
         (self._path / "DAMAGED").write_text(reason)
 
     def close(self) -> None:
-        """Flush and close; the folder is free for others afterwards."""
+        """Flush and close; the folder is free for others afterwards.
+
+        Damage that shows only now is noted for the next start, which wipes; it hides no error before it.
+        """
         try:
-            self.flush()
+            with suppress(CorruptStateError):
+                self.flush()
         finally:
             self._db.close()
             self._lock.release()

@@ -199,6 +199,24 @@ def test_a_store_that_was_condemned_is_wiped_at_the_next_start(folder: Path) -> 
         assert wiped is None
 
 
+def test_damage_that_shows_at_the_closing_hides_no_error_before_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write that found a bad block is followed by a flush that finds it again."""
+    store = open_store(folder, STAMP, MEMORY_BYTES).store
+
+    def damaged() -> None:
+        store.condemn("a bad block")
+        raise CorruptStateError("a bad block")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "flush", damaged)
+        store.close()
+    with opened(folder) as (_, wiped):
+        assert wiped is not None
+        assert "a bad block" in wiped
+
+
 def test_files_that_hold_no_state_do_not_matter(folder: Path) -> None:
     """Options come from this build, never from the folder."""
     for path in folder.glob("db/OPTIONS-*"):
