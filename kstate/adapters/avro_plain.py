@@ -23,7 +23,14 @@ from kstate.errors import ConfigError, DecodeError
 from kstate.keys import Int32, plain_key_codec, shown
 
 _PLAIN_KEYS: Final = {"str": str, "int": int, "Int32": Int32, "bytes": bytes, "UUID": UUID}
-_PARTS: Final = {"str": "string", "int": "long", "Int32": "int", "bytes": "bytes", "bool": "boolean"}
+_PARTS: Final = {
+    "str": "string",
+    "int": "long",
+    "Int32": "int",
+    "bytes": "bytes",
+    "bool": "boolean",
+    "UUID": "string",
+}
 """Key type within a composite key → Avro type."""
 
 
@@ -131,13 +138,10 @@ def _part(text: str, numbers: count[int]) -> tuple[Any, str]:
         return {"type": "enum", "name": f"Part{next(numbers)}", "symbols": values.split(",")}, rest
     if text.startswith("("):
         return _fields(text, numbers)
-    name = next((name for name in (*_PARTS, "UUID") if text.startswith(name)), "")
-    rest = text[len(name) :]
-    if name == "UUID":
-        return {"type": "fixed", "size": 16, "name": f"Part{next(numbers)}", "logicalType": "uuid"}, rest
+    name = next((name for name in _PARTS if text.startswith(name)), "")
     if not name:
         raise ConfigError(f"{text!r} is no key type that this release knows.", hint="use the job's release.")
-    return _PARTS[name], rest
+    return _PARTS[name], text[len(name) :]
 
 
 def _fields(text: str, numbers: count[int]) -> tuple[Any, str]:
@@ -167,8 +171,6 @@ def _record(schema: Any, value: Any) -> Any:
             return {field["name"]: _record(field["type"], each) for field, each in zip(fields, value, strict=True)}
         case {"type": "array", "items": items}:
             return [_record(items, each) for each in value]
-        case {"type": "fixed"}:
-            return UUID(value).bytes
         case "bytes":
             return bytes.fromhex(value.removeprefix("0x"))
     return value

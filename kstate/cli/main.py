@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 import typer
 
-from kstate.cli import check, coordinator, dev, moves, new, run, schema, simulate, status, top, worker
+from kstate.cli import check, coordinator, dev, moves, new, run, schema, simulate, state, status, top, worker
 
 app = typer.Typer(
     help="Elastic, fault-tolerant, exactly-once stateful stream processing on Kafka.",
@@ -44,3 +44,4 @@ app.command()(moves.move)
 app.command()(moves.drain)
 app.command()(moves.rebalance)
 app.add_typer(schema.app, name="schema")
+app.add_typer(state.app, name="state")
