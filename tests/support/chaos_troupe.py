@@ -46,6 +46,10 @@ class Player:
     starts: int = 0
 
 
+ENDED = ": nothing: one leader is enough"
+"""What a leader says when it was superseded and ends: a SIGTERM that meets the interpreter's last moments kills it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Exit:
     """A process that ended without having been killed by us."""
@@ -161,7 +165,7 @@ class Troupe:
         return [
             Exit(time.monotonic(), p.name, p.incarnation, -99 if code is None else code, self.tail(p))
             for p, code in codes
-            if code != 0
+            if code != 0 and not (code == -signal.SIGTERM and ENDED in self.tail(p))
         ]
 
     # -- the thread
