@@ -103,6 +103,7 @@ def _settings(inner: list[int], proxies: tuple[TcpProxy, ...]) -> BrokerSettings
     return BrokerSettings(
         port=plain,
         heap_mb=HEAP_MB,
+        long_lived=True,
         properties={
             "listeners": ",".join([*listeners, f"CONTROLLER://{HOST}:{controller}"]),
             "advertised.listeners": ",".join(advertised),

@@ -52,12 +52,12 @@ RATE_PROMISED = 10_000
 CALM_SECONDS = (0.3, 1.5)
 """Between a recovery and the next fault."""
 SETTINGS = {
-    "KSTATE_EPOCH__POLL_RECORDS": "1000",
+    "KSTATE_EPOCH__POLL_RECORDS": "2000",
     "KSTATE_FAILURE__COMMIT_SLOW_MS": "1500",
     "KSTATE_RECOVERY__STANDBYS": "1",
     "KSTATE_REBASE__GROWN_BYTES": "16000000",  # state is written anew, and logs are trimmed, many times in a run
     "KSTATE_REBASE__TRIM_EVERY_MS": "2000",
-    "KSTATE_LOG_LEVEL": "debug",
+    "KSTATE_LOG_LEVEL": "info",
 }
 
 
