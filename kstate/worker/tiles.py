@@ -157,7 +157,7 @@ class Tiles:
             if waiting or ((self.shards or ready) and self._edges.clock.monotonic() >= until):
                 break
         if ready:
-            self._own(ready)
+            self._own(ready, (yield from self._tables_of(ready)))
         elif self._adoptions.places() and self._edges.clock.monotonic() - self._published_at >= PUBLISH_S:
             self.publish()  # copies come closer to the log's end without any epoch of this worker
 
@@ -274,6 +274,16 @@ class Tiles:
         assert self._own_plan is not None
         return self._copies.follower(place, role, self._own_plan)
 
+    def _tables_of(self, ready: Iterable[Adopted]) -> Steps[dict[Shard, Mapping[str, int]]]:
+        """How far the tables of the shards that are new here are to be read, asked until the broker answers."""
+        new = {adopted.place.shard for adopted in ready} - self.shards.keys()
+        while True:
+            try:
+                return {shard: self._table_ends(shard) for shard in new}
+            except RetryableError as error:
+                self._edges.logger.warning("broker-away", doing="looking for the ends of tables", reason=str(error))
+                yield RETRY
+
     def _table_ends(self, shard: Shard) -> Mapping[str, int]:
         """How far the tables of a shard are to be read before anything else: in a bounded run not beyond its ends."""
         spec = self._assembly.topology.operator(shard.operator)
@@ -281,8 +291,8 @@ class Tiles:
         ends = self._edges.log.end_offsets(tables, committed=True) if tables else {}
         return {table.topic: min(end, self._ends.get((shard.operator, table), end)) for table, end in ends.items()}
 
-    def _own(self, ready: Iterable[Adopted]) -> None:
-        """Run restored tiles from where their markers say."""
+    def _own(self, ready: Iterable[Adopted], tables: Mapping[Shard, Mapping[str, int]]) -> None:
+        """Run restored tiles from where their markers say; `tables`: where those of new shards end."""
         assert self._own_plan is not None
         assert self.plan is not None
         asked = duties(self.plan, self._incarnation, self._given)
@@ -290,7 +300,7 @@ class Tiles:
             name, key_range = adopted.place
             if name not in self.shards:
                 self.shards[name] = self._assembly.shard(name, self._own_plan, self._edges.store)
-                self.shards[name].table_ends = self._table_ends(name)
+                self.shards[name].table_ends = tables[name]
                 self.shards[name].ordered(asked.get(name, Duties()))
             self.shards[name].adopt(key_range, adopted.grant, adopted.lineage)
             self._edges.logger.info("adopted", tile=str(adopted.place), grant=adopted.grant)

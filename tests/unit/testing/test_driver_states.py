@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -30,8 +30,11 @@ from kstate import (
     Window,
     WindowState,
 )
+from kstate.errors import RetryableError
+from kstate.plan import TopicPartition
 from kstate.state.values import value_prefix
 from kstate.testing import Driver
+from kstate.testing.memory_log import MemoryLog
 
 SECOND = timedelta(seconds=1)
 
@@ -374,3 +377,25 @@ def test_a_first_object_that_cannot_be_made_is_an_error_of_the_record() -> None:
     with Driver(Job("broken", [Broken])) as d:
         d.send(Broken.acts, *acts("a"))
         assert [letter.error for letter in d.dead_letters(Broken)] == ["ZeroDivisionError"]
+
+
+def test_a_broker_that_is_away_when_tables_are_to_be_read_costs_only_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was restored by then runs once it answers; the worker does not end."""
+    asked = 0
+    ends = MemoryLog.end_offsets
+
+    def away(log: MemoryLog, partitions: Iterable[TopicPartition], *, committed: bool) -> dict[TopicPartition, int]:
+        nonlocal asked
+        partitions = list(partitions)
+        if any(place.topic == "people" for place in partitions):
+            asked += 1
+            if asked <= 3:
+                raise RetryableError("nobody answers")
+        return ends(log, partitions, committed=committed)
+
+    monkeypatch.setattr(MemoryLog, "end_offsets", away)
+    with Driver(JOB) as d:
+        d.send(All.people, Person("Kay"), key="k")
+        assert d.state(All.people, key="k") == Person("Kay")
+        assert d.dead_letters(All) == []
+    assert asked == 4
