@@ -86,6 +86,11 @@ class FailureSettings:
     deaths_max: int = 3
     """So many processes in a row that die at the same progress of a key range park its tile."""
 
+    @property
+    def silence_max_ms(self) -> int:
+        """Who is not heard of for longer is suspected to be dead."""
+        return self.heartbeat_ms * self.heartbeats_missed
+
 
 @dataclass(frozen=True, slots=True)
 class RecoverySettings:

@@ -44,17 +44,12 @@ def status(
 def looked(watch: Watch, edges: WatchEdges, failure: FailureSettings, timeout_s: float) -> Steps[Overview]:
     """One look at a job. Raises ConfigError when it never ran here, RetryableError when no broker answers in time."""
     yield from patiently(watch.begin, edges.clock, timeout_s)
-    silence_max_ms = silence_of(failure)
+    silence_max_ms = failure.silence_max_ms
     deadline = edges.clock.monotonic() + LISTEN_BEATS * failure.heartbeat_ms / 1000
     while watch.is_anyone_unheard(silence_max_ms) and edges.clock.monotonic() < deadline:
         yield WATCH
         watch.look()
     return watch.overview(silence_max_ms)
-
-
-def silence_of(failure: FailureSettings) -> int:
-    """Ms after which one who is not heard counts as silent, as for the leader."""
-    return failure.heartbeat_ms * failure.heartbeats_missed
 
 
 @contextmanager

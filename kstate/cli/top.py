@@ -17,7 +17,7 @@ from rich.live import Live
 
 from kstate.cli.rates import Rates
 from kstate.cli.settings import Bootstrap
-from kstate.cli.status import Timeout, looked, onlooker, silence_of
+from kstate.cli.status import Timeout, looked, onlooker
 from kstate.cli.status_view import as_json as overview_json
 from kstate.cli.status_view import console, name_of, page
 from kstate.cli.watching import WATCH, AppArgument, Watch, WatchEdges
@@ -67,7 +67,7 @@ def sampled(
     while edges.clock.monotonic() - began_s < SAMPLE_S:
         yield WATCH
         watch.look()
-    shown = watch.overview(silence_of(failure))
+    shown = watch.overview(failure.silence_max_ms)
     rates.add(shown, edges.clock.monotonic())
     return shown, rates
 
@@ -94,7 +94,7 @@ def _live(watch: Watch, edges: WatchEdges, failure: FailureSettings, shown: Over
                 edges.clock.sleep(REFRESH_S)
             try:
                 watch.look()
-                shown, trouble = watch.overview(silence_of(failure)), ""
+                shown, trouble = watch.overview(failure.silence_max_ms), ""
             except RetryableError as error:
                 trouble = str(error)
 

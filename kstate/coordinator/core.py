@@ -92,8 +92,7 @@ class State:
 
 def fresh_state(job: JobDescription, rules: Rules) -> State:
     """Nothing known yet."""
-    silence_max_ms = rules.failure.heartbeat_ms * rules.failure.heartbeats_missed
-    return State(job, rules, Membership(silence_max_ms))
+    return State(job, rules, Membership(rules.failure.silence_max_ms))
 
 
 def evidence_of(state: State) -> Evidence:

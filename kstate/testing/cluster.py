@@ -261,22 +261,12 @@ class Cluster:
 
     def settled(self) -> bool:
         """All that was sent is processed and committed, every tile runs where the plan says, and nothing moves."""
-        if not self.world.quiet or any(p.main.at not in RESTING for p in self.world.running() if p in self.workers):
-            return False
-        plan = self.plan()
-        if plan is None or plan.moves:
-            return False
-        if not all(worker.at_rest for worker in self.live.values()):
-            return False
-        if any(self._outside(plan)):
-            return False
-        beats = {incarnation: worker.load.snapshot for incarnation, worker in self.live.items()}
-        if not all(self._is_done(tile, beats) for tile in plan.tiles):
-            return False
-        return not _touching(plan) and not any(self._uncopied(plan, beats))
+        return next(self.unrest(), None) is None
 
     def unrest(self) -> Iterator[str]:
-        """Why it is not settled, for people."""
+        """Why it is not settled, for people; what is quickly seen comes first."""
+        if not self.world.quiet:
+            yield "requests are under way"
         plan = self.plan()
         for process in self.world.running():
             if process in self.workers and process.main.at not in RESTING:

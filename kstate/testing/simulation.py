@@ -135,7 +135,7 @@ class Simulation:
     def unrest(self) -> str:
         """What is still going on, for people."""
         busy = [process.name for process in self._outside if process.status is Status.RUNNING]
-        return "; ".join([*(f"{name} is not done" for name in busy), *self.cluster.unrest()]) or "late requests"
+        return "; ".join([*(f"{name} is not done" for name in busy), *self.cluster.unrest()])
 
     def outcome(self, seed: int) -> Outcome:
         """What became of it."""

@@ -97,7 +97,7 @@ class Rig:
         for _ in steps:
             pass
         failure = FailureSettings()
-        found = watch.overview(failure.heartbeat_ms * failure.heartbeats_missed)
+        found = watch.overview(failure.silence_max_ms)
         watch.close()
         return found
 
