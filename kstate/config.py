@@ -61,6 +61,8 @@ class RebaseSettings:
     """Any range is written anew when the log behind its base has grown by four times its state and so much more."""
     trim_every_ms: int = 10_000
     """How often the leader looks what of the backup logs and internal streams is not needed any more."""
+    history_ms: int = 0
+    """Earlier moments can be read (`kstate state --as-of`) for at least so long; 0: as far as the logs happen to go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +126,11 @@ class Settings:
     """Schema registry of the topics with `format="confluent"`: a URL, which may hold a password, or a folder."""
 
     def __post_init__(self) -> None:
-        faults = [f"{name} is {value}, expected > 0" for name, value in _numbers(self) if value <= 0]
-        if self.recovery.standbys < 0:
-            faults.append(f"recovery.standbys is {self.recovery.standbys}, expected >= 0")
+        faults = [
+            f"{name} is {value:g}, expected {'>= 0' if name in _MAY_BE_ZERO else '> 0'}"
+            for name, value in _numbers(self)
+            if value < 0 or (value == 0 and name not in _MAY_BE_ZERO)
+        ]
         if not self.bootstrap_servers.strip():
             faults.append("bootstrap_servers is empty")
         if faults:
@@ -138,8 +142,10 @@ _POSITIVE: Mapping[str, type[Any]] = {
     "state": StateSettings,
     "rebase": RebaseSettings,
     "failure": FailureSettings,
+    "recovery": RecoverySettings,
 }
-"""Groups of which every setting is a number above 0."""
+"""Groups of which every setting is a number above 0, but for these:"""
+_MAY_BE_ZERO = frozenset({"rebase.history_ms", "recovery.standbys"})
 
 
 def _numbers(settings: Settings) -> list[tuple[str, float]]:
@@ -149,8 +155,7 @@ def _numbers(settings: Settings) -> list[tuple[str, float]]:
         for part, kind in _POSITIVE.items()
         for f in fields(kind)
     ]
-    parallelism = ("recovery.parallelism", settings.recovery.parallelism)
-    return [*nested, parallelism, ("stream_partitions", settings.stream_partitions)]
+    return [*nested, ("stream_partitions", settings.stream_partitions)]
 
 
 def is_secret(name: str) -> bool:

@@ -74,7 +74,7 @@ class Leader:
         self._beat: LeaderBeat | None = None
         self._topics_at = float("-inf")
         self._told: frozenset[str] = frozenset()
-        self._trimmer = Trimmer(edges, job.app, settings.rebase.trim_every_ms / 1000)
+        self._trimmer = Trimmer(edges, job.app, settings.rebase)
         self._stopping = False
 
     @property

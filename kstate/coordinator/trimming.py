@@ -14,8 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kstate.clock import Clock, Step, Steps
+from kstate.config import RebaseSettings
 from kstate.coordinator.edges import LeaderEdges
 from kstate.coordinator.evidence import Evidence
+from kstate.coordinator.retention import Retention
 from kstate.errors import DataLossError, DecodeError, KstateError, RetryableError
 from kstate.interfaces import Log, Reader
 from kstate.keyspace import KeyRange
@@ -121,10 +123,11 @@ class MarkerReader:
 class Trimmer:
     """Looks every now and then what can be trimmed, and does it, one shard at a time."""
 
-    def __init__(self, edges: LeaderEdges, app: str, every_s: float) -> None:
+    def __init__(self, edges: LeaderEdges, app: str, settings: RebaseSettings) -> None:
         self._edges = edges
         self._app = app
-        self._every_s = every_s
+        self._every_s = settings.trim_every_ms / 1000
+        self._retention = Retention(edges.log, edges.clock, settings.history_ms)
         self._looked_at = edges.clock.monotonic()
         self._due: list[tuple[Shard, list[Claim]]] = []
         self._markers = MarkerReader(edges.log, edges.clock)
@@ -172,6 +175,8 @@ class Trimmer:
                 return  # trimmed, aborted, or not what was said: the next reports say it anew
             seen.append(replace(claim, base=marker.base, progress=marker.progress))
         bounds = self._bounds(plan, shard, needed(seen))
+        if (kept := (yield from self._retention.needed(source))) is not None:
+            bounds[source] = min(bounds[source], kept)
         before = {place: offset for place, offset in bounds.items() if offset > self._starts.get(place, 0)}
         if before:
             self._edges.log.delete_records(before)

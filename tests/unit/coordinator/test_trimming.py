@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from kstate.clock import run_steps
+from kstate.config import RebaseSettings
 from kstate.coordinator.edges import LeaderEdges
 from kstate.coordinator.evidence import Evidence
 from kstate.coordinator.trimming import Trimmer, claims
@@ -39,10 +40,11 @@ def owned(key_range: KeyRange = FULL_RANGE, worker: str | None = "i1") -> Tile:
 class Rig:
     """A backup log, a leader's trimmer, and what workers say."""
 
-    def __init__(self) -> None:
+    def __init__(self, history_ms: int = 0) -> None:
         self.backup = BackupLog()
         self.log, self.clock = self.backup.log, self.backup.clock
-        self.trimmer = Trimmer(LeaderEdges(self.log, self.clock, Silent()), "app", EVERY_S)
+        settings = RebaseSettings(trim_every_ms=round(EVERY_S * 1000), history_ms=history_ms)
+        self.trimmer = Trimmer(LeaderEdges(self.log, self.clock, Silent()), "app", settings)
 
     def rebased(self, key_range: KeyRange, *, finish: bool = True) -> TileReport:
         """The whole range written anew in one epoch, and what its worker then says."""
