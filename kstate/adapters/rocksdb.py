@@ -144,8 +144,9 @@ class RocksStore:
         try:
             with suppress(CorruptStateError):
                 self.flush()
+            with suppress(CorruptStateError), self._guarded():
+                self._db.close()  # flushes once more
         finally:
-            self._db.close()
             self._lock.release()
 
     def _open(self) -> Rdict:
