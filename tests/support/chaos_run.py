@@ -467,7 +467,7 @@ _FIELDS = {"running": 3, "groups": 3, "windows": 4, "group-windows": 4}
 
 def short_scale(folder: Path | None = None, seed: int = 0) -> Scale:
     """The short form: the most telling faults, one after the other, until enough of them count."""
-    return Scale(15, 600_000, 280.0, (3.0, 6.0), kinds=SHORT, in_order=True, seed=seed, folder=folder)
+    return Scale(15, 600_000, 330.0, (3.0, 6.0), kinds=SHORT, in_order=True, seed=seed, folder=folder)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
