@@ -15,8 +15,9 @@ from itertools import chain
 
 @cache
 def worker_steps() -> frozenset[str]:
-    """Steps of a worker: its own and those of the paper's primitives."""
-    return frozenset(chain(_names("kstate.worker"), _names("kstate.state")))
+    """Steps of a worker: its own and those of the paper's primitives, but for one that only people's commands use."""
+    others = frozenset(_names_in("kstate.state", "recall.py")) - frozenset(_names("kstate.worker"))
+    return frozenset(chain(_names("kstate.worker"), _names("kstate.state"))) - others
 
 
 @cache

@@ -15,6 +15,7 @@ from argparse import ArgumentParser
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from random import Random
 from time import monotonic
 
@@ -39,6 +40,8 @@ HALTED_SHARE = 0.08
 """Of the others: in the end the job is made to halt."""
 RESTLESS = RebaseSettings(grown_bytes=100, slice_bytes=50, log_bytes=500, trim_every_ms=150)
 """State is written anew all the time, a few keys with each epoch."""
+REMEMBERING = replace(RESTLESS, history_ms=400)
+"""And some of the past is kept."""
 CHUNK = 8
 """Seeds that a process is given at once."""
 QUIET_SHARE = 0.2
@@ -76,7 +79,7 @@ def some_scenario(rng: Random) -> Scenario:
         leaders=rng.randint(1, 2),
         orders=0 if rng.random() < QUIET_SHARE else rng.randint(1, 5),
         recovery=RecoverySettings(standbys=rng.choice((0, 0, 1, 2)), parallelism=rng.randint(1, 3)),
-        rebase=rng.choice((RebaseSettings(), RESTLESS, RESTLESS)),
+        rebase=rng.choice((RebaseSettings(), RESTLESS, REMEMBERING)),
         run_bytes=rng.choice((256, 1 << 20)),
         until_end=rng.random() < BOUNDED_SHARE,
     )
