@@ -46,8 +46,10 @@ class Player:
     starts: int = 0
 
 
-ENDED = ": nothing: one leader is enough"
-"""What a leader says when it was superseded and ends: a SIGTERM that meets the interpreter's last moments kills it."""
+ENDED = (": nothing: one leader is enough", '"event": "stopped"')
+"""What leaders and workers say when others took over and they end: a SIGTERM that meets the interpreter's last moments
+kills them.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,7 @@ class Troupe:
         return [
             Exit(time.monotonic(), p.name, p.incarnation, -99 if code is None else code, self.tail(p))
             for p, code in codes
-            if code != 0 and not (code == -signal.SIGTERM and ENDED in self.tail(p))
+            if code != 0 and not (code == -signal.SIGTERM and any(word in self.tail(p) for word in ENDED))
         ]
 
     # -- the thread
