@@ -12,6 +12,7 @@ import pytest
 from kstate.adapters.embedded_broker import EmbeddedBroker
 from tests.support.cluster import Cluster, Process, cluster, resident_bytes
 from tests.support.oracle import Observer, assert_exactly_once
+from tests.support.quiet_stop import family, stop_quietly
 from tests.support.sabotage import Event
 from tests.support.topics import create_topics, entries, expected_tallies, produce_entries
 
@@ -45,7 +46,7 @@ def test_a_job_outlasts_its_broker(private_broker: EmbeddedBroker, made: Cluster
     """Stopped in mid-work and started again: the same processes finish the job, and did not grow meanwhile."""
     run, workers = working(made, "--until-end")
     with Observer(made.bootstrap_servers, made.topic("tallies")) as observer:
-        private_broker.stop()
+        stop_quietly(made.bootstrap_servers, private_broker.stop, family(run.pid))
         sizes: dict[int, list[int]] = {event.pid: [] for event in workers}
         stopped_at = time.monotonic()
         while time.monotonic() < stopped_at + seconds:
@@ -67,7 +68,7 @@ def test_a_job_outlasts_its_broker(private_broker: EmbeddedBroker, made: Cluster
 def test_a_stop_does_not_wait_for_a_broker_that_is_away(private_broker: EmbeddedBroker, made: Cluster) -> None:
     """SIGTERM ends everything within seconds, without force; the epoch that could not be committed is repeated."""
     run, _ = working(made)
-    private_broker.stop()
+    stop_quietly(made.bootstrap_servers, private_broker.stop, family(run.pid))
     time.sleep(2)
     asked_at = time.monotonic()
     run.signal(signal.SIGTERM)

@@ -21,6 +21,7 @@ from kstate.testing.real_kafka import KafkaUnderTest
 from tests.support.brokers import proxied_broker
 from tests.support.cluster import Cluster, Process, cluster
 from tests.support.oracle import Observer, assert_exactly_once, await_true, ends
+from tests.support.quiet_stop import family, stop_quietly
 from tests.support.sabotage import IN_HANDLER, Order
 from tests.support.tcp_proxy import Mischief, Rule, TcpProxy
 from tests.support.topics import create_topics, expected_counts, produce_lines
@@ -168,7 +169,7 @@ def restart_the_broker(broker: EmbeddedBroker) -> Callable[[Story], str]:
     """Stopped in order, away for a while."""
 
     def restart(story: Story) -> str:
-        broker.stop()
+        stop_quietly(broker.bootstrap_servers, broker.stop, family(story.run.pid))
         time.sleep(story.dice.choice((0.0, 3.0)))
         broker.start()
         return "broker started again"

@@ -256,14 +256,17 @@ def in_hand(tail: str, incarnation: str) -> int:
 
 
 def restart_the_broker(stage: Stage, outcome: Outcome) -> None:
-    """Stopped in order while a worker is in mid-epoch, away for a moment, started again on the same data."""
+    """Stopped in order while a worker is in mid-epoch, away for a moment, started again on the same data.
+
+    Nobody's commit is under way just then: see `tests/support/quiet_stop.py`.
+    """
     with stage.held(Want(0, Role.WORKER, hand=1, seconds_max=40)) as held:
         if held is None:
             outcome.doubt = "nobody was in mid-epoch"
             return
         outcome.held, outcome.victim = held, "broker"
         lost, at = stage.everything(), time.monotonic()
-        stage.broker.machine.stop()
+        stage.troupe.outlast(stage.broker.machine.stop)
         over = time.monotonic()
         stage.judge(outcome, Blow(held.want, Role.WORKER, Phase.NONE, held.incarnation, at, over))
     time.sleep(stage.dice.choice((0.0, 2.0)))

@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from confluent_kafka import Producer
@@ -22,6 +22,7 @@ from kstate.plan import reports_topic
 from kstate.wire import encode_report
 from tests.support.chaos_control import waited
 from tests.support.cluster import Cluster, Process, is_running, is_stopped
+from tests.support.quiet_stop import stop_quietly
 
 JOB = "tests.support.chaos_job:job"
 TAIL_BYTES = 6_000
@@ -139,6 +140,12 @@ class Troupe:
     def thaw(self, process: Process) -> None:
         """SIGCONT."""
         process.signal(signal.SIGCONT)
+
+    def outlast(self, stop: Callable[[], None]) -> None:
+        """The broker is stopped while all of them stand still; nobody is started before it is gone."""
+        with self._lock:
+            pids = [player.process.pid for player in self.players.values() if player.process is not None]
+            stop_quietly(self.cluster.bootstrap_servers, stop, pids)
 
     def tell_exit(self, incarnation: str, *, restarts: bool) -> None:
         """What a supervisor tells the leader."""
