@@ -61,6 +61,8 @@ class RebaseSettings:
     """Any range is written anew when the log behind its base has grown by four times its state and so much more."""
     trim_every_ms: int = 10_000
     """How often the leader looks what of the backup logs and internal streams is not needed any more."""
+    plans_kept: int = 200
+    """The control topic is trimmed behind so many of the newest plans, whenever there are twice as many."""
     history_ms: int = 0
     """Earlier moments can be read (`kstate state --as-of`) for at least so long; 0: as far as the logs happen to go."""
 

@@ -2,6 +2,9 @@
 
 Messages need no check against older terms: all that stands in the topic was written under the leader's one
 transactional id, and opening it fences the holder before, so log order is the order of the decisions (S3).
+
+Once the topic was trimmed it begins with a plan. Then the term is the plan's, its leader is not known before it beats,
+and of the dead only those are known whose tiles were not yet given away: the others own nothing and are named no more.
 """
 
 from __future__ import annotations
@@ -39,11 +42,12 @@ class ControlView:
 
     term: int = 0
     leader: str = ""
+    """Empty as well when the start of its term was trimmed."""
     plan: Plan | None = None
     dead: frozenset[str] = frozenset()
-    """Every incarnation ever declared dead: it stays dead."""
+    """Every incarnation declared dead in what was read: it stays dead."""
     names: Mapping[str, str] = field(default_factory=dict)
-    """Incarnation → name of every member of any plan: the name of a dead one tells who its successor is."""
+    """Incarnation → name of every member of any plan read: the name of a dead one tells who its successor is."""
     halted: JobHalted | None = None
     """The present term halted the job; a new term starts it anew."""
     decisions: tuple[Decision, ...] = ()
@@ -78,7 +82,7 @@ def take(view: ControlView, message: Control) -> ControlView:
             return replace(_noted(view, halted), halted=message)
         case PlanPublished(plan, reason, order):
             published = Decision(plan.term, f"plan {plan.version}", reason)
-            return _with_plan(_answered(_noted(view, published), order), plan)
+            return _with_plan(_answered(_noted(_in_term(view, plan.term), published), order), plan)
         case OrderAnswered(term, order, accepted, reason):
             what = f"order {order} is {'done' if accepted else 'refused'}"
             return _answered(_noted(view, Decision(term, what, reason)), order)
@@ -99,6 +103,11 @@ def _with_plan(view: ControlView, plan: Plan) -> ControlView:
         raise KstateError(f"Control topic: {fault} (S8).")
     names = {member.incarnation: member.name for member in plan.members}
     return replace(view, plan=plan, dead=view.dead | set(plan.dead), names={**view.names, **names})
+
+
+def _in_term(view: ControlView, term: int) -> ControlView:
+    """The view in the term of a plan, if its start was trimmed."""
+    return view if term <= view.term else replace(view, term=term, leader="", halted=None)
 
 
 def _answered(view: ControlView, order: str) -> ControlView:

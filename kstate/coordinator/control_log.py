@@ -10,7 +10,7 @@ from kstate.clock import Clock, Step, Steps
 from kstate.interfaces import Log, Producer
 from kstate.messages import Control
 from kstate.plan import leader_id
-from kstate.state.control import ControlReader
+from kstate.state.control import PLANS_NOTED, ControlReader
 from kstate.wire import encode_control
 
 
@@ -41,6 +41,21 @@ class ControlLog(ControlReader):
         yield Step(f"{name}-sent")
         producer.commit()
         yield Step(f"{name}-committed")
+
+    def trim(self, plans_kept: int) -> int | None:
+        """Delete what lies before so many of the newest plans, once there are twice as many; the offset of the oldest.
+
+        Safe for whoever calls it, also for one that does not lead any more: the plans that stay are committed, each
+        repeats all that counts of what was decided before (S3), and nobody deletes the newest. Not tried again before
+        there are as many further plans. Raises RetryableError, ConfigError.
+        """
+        kept = min(plans_kept, PLANS_NOTED // 2)
+        if len(self.plans) < 2 * kept:
+            return None
+        while len(self.plans) > kept:
+            self.plans.popleft()
+        self._log.delete_records({self.partition: self.plans[0]})
+        return self.plans[0]
 
     def close_producer(self) -> None:
         """Discard the producer without touching its transaction."""

@@ -28,7 +28,7 @@ from kstate.coordinator.reports import ReportsReader, send_report
 from kstate.coordinator.survey import Survey, prepare
 from kstate.coordinator.trimming import Trimmer
 from kstate.description import JobDescription
-from kstate.errors import ConfigError, FencedError, RetryableError, TaintedError
+from kstate.errors import ConfigError, FencedError, KstateError, RetryableError, TaintedError
 from kstate.keyspace import slot_of
 from kstate.messages import Control, JobHalted, LeaderBeat, OrderAnswered, PlanPublished, TermStarted, WorkerDied
 from kstate.plan import TopicPartition
@@ -232,9 +232,20 @@ class Leader:
     def _trim(self) -> Steps[None]:
         """Where there is nothing to decide, see to the logs."""
         try:
+            self._trim_control()
             yield from self._trimmer.tick(self._state.control.plan, evidence_of(self._state))
         except RetryableError as error:
             yield from self._pause(error)
+
+    def _trim_control(self) -> None:
+        place, logger = str(self._control.partition), self._edges.logger
+        try:
+            if (before := self._control.trim(self._settings.rebase.plans_kept)) is not None:
+                logger.debug("trimmed", partition=place, before=before)
+        except RetryableError:
+            raise
+        except KstateError as error:  # a log that grows is no reason to have no leader
+            logger.warning("not-trimmed", partition=place, reason=str(error))
 
     def _hear(self) -> None:
         assert self._reports is not None

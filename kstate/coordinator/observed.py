@@ -87,8 +87,8 @@ def report_read(observed: Observed, report: Report, at_ms: int) -> Observed:
             if known is not None and known.beat.sequence > report.sequence:
                 return observed
             return replace(observed, heard=_kept(observed, at_ms) | {incarnation: Heard(report, at_ms)})
-        case LeaderBeat(term, leader) if (term, leader) == (observed.control.term, observed.control.leader):
-            return replace(observed, leader_ms=at_ms)
+        case LeaderBeat(term, leader) if term == observed.control.term:  # its start may have been trimmed
+            return replace(observed, control=replace(observed.control, leader=leader), leader_ms=at_ms)
         case _:
             return observed
 

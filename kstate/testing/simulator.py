@@ -38,7 +38,7 @@ BOUNDED_SHARE = 0.12
 """Of the seeds: bounded runs."""
 HALTED_SHARE = 0.08
 """Of the others: in the end the job is made to halt."""
-RESTLESS = RebaseSettings(grown_bytes=100, slice_bytes=50, log_bytes=500, trim_every_ms=150)
+RESTLESS = RebaseSettings(grown_bytes=100, slice_bytes=50, log_bytes=500, trim_every_ms=150, plans_kept=2)
 """State is written anew all the time, a few keys with each epoch."""
 REMEMBERING = replace(RESTLESS, history_ms=400)
 """And some of the past is kept."""

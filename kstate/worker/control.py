@@ -77,6 +77,7 @@ class ControlFollower:
                     self._check(plan)
                     self.plan = plan
                     self.own = plan if plan.build == self._build else self.own
+                    self.halted = None  # nobody makes plans for a job that was halted: that is over, though trimmed
                     self._dead.update(plan.dead)
                     self._named.update(member.incarnation for member in plan.members)
                 case WorkerDied(incarnation=incarnation):

@@ -57,6 +57,7 @@ SETTINGS = {
     "KSTATE_RECOVERY__STANDBYS": "1",
     "KSTATE_REBASE__GROWN_BYTES": "16000000",  # state is written anew, and logs are trimmed, many times in a run
     "KSTATE_REBASE__TRIM_EVERY_MS": "2000",
+    "KSTATE_REBASE__PLANS_KEPT": "30",
     "KSTATE_LOG_LEVEL": "info",
 }
 

@@ -49,7 +49,7 @@ class Completing:
         while any(self._next[partition] < end for partition, end in ends.items()):
             for message in self._consumer.consume(5000, 0.05):
                 if message.error() is None:
-                    self._next[message.partition()] = message.offset() + 1
+                    self._next[message.partition() or 0] = (message.offset() or 0) + 1
                     self._note(message.key() or b"", message.value())
         return {key[4:].decode(): _COMPLETING[s] for key, s in self._status.items() if s in _COMPLETING}
 

@@ -41,6 +41,17 @@ def test_undelivered_deaths_of_a_plan_are_known_without_the_decision() -> None:
     assert not view.is_live_member("a")
 
 
+def test_a_plan_tells_the_term_whose_start_was_trimmed() -> None:
+    """A later one of the same term changes nothing; the leader of a trimmed term is not known."""
+    plan = Plan("app", 5, 7, (), (), (), Registry(), {}, {})
+    view = take(ControlView(), PlanPublished(plan))
+    assert (view.term, view.leader) == (7, "")
+    view = take(take(view, TermStarted(8, "b")), PlanPublished(replace(plan, version=6, term=8)))
+    assert (view.term, view.leader) == (8, "b")
+    jumped = take(view, PlanPublished(replace(plan, version=9, term=9)))
+    assert (jumped.term, jumped.leader) == (9, "")
+
+
 def test_a_plan_whose_moves_overlap_or_hang_in_the_air_is_refused() -> None:
     """Each lies within a tile of its source, under a grant that some plan gave."""
     shard = Shard("x", 0)

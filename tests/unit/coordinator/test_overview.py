@@ -294,3 +294,14 @@ def test_everything_is_plain_values() -> None:
     made = plan(2, tile(A, LOW), tile(None, HIGH), moves=(move(key_range=LOW),), parked=parked)
     json.dumps(asdict(shown(made, beat(A, piece(LOW)), beat(B))))
     assert isinstance(shown(made).workers[0], WorkerStatus)
+
+
+def test_the_leader_of_a_term_whose_start_was_trimmed_is_known_by_its_beat() -> None:
+    """Control says no more who leads; a beat of an older term tells nothing."""
+    events = ((2_000, PlanPublished(plan(), "")), (NOW - 50, LeaderBeat(0, "older")))
+    before = overview("app", seen(*events), Surroundings(ENDS, NOW, SILENCE))
+    assert before.leader is not None
+    assert (before.leader.name, before.leader.state) == ("", "silent")
+    after = overview("app", seen(*events, (NOW - 10, LeaderBeat(1, LEADER))), Surroundings(ENDS, NOW, SILENCE))
+    assert after.leader is not None
+    assert (after.leader.name, after.leader.state) == (LEADER, "leading")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from kstate.clock import run_steps
 from kstate.interfaces import Producer, TopicSpec
-from kstate.messages import Control, JobHalted, TermStarted
-from kstate.plan import control_topic
+from kstate.messages import Control, JobHalted, PlanPublished, TermStarted
+from kstate.plan import Plan, Registry, control_topic
 from kstate.testing.memory_log import MemoryLog
 from kstate.testing.virtual_time import VirtualClock
 from kstate.wire import encode_control
@@ -17,6 +17,22 @@ def write(producer: Producer, *messages: Control) -> None:
     producer.begin()
     producer.send(control_topic("app"), [{"value": encode_control(message), "partition": 0} for message in messages])
     producer.commit()
+
+
+def test_a_halt_of_which_the_end_was_trimmed_is_over() -> None:
+    """A later plan says so: nobody makes plans for a job that is halted."""
+    clock = VirtualClock()
+    log = MemoryLog(clock)
+    log.create_topics([TopicSpec(control_topic("app"), 1)])
+    producer = log.producer("leader")
+    producer.open()
+    follower = ControlFollower(log, "app", clock)
+    write(producer, JobHalted(1, "a bug", 3))
+    run_steps(follower.catch_up(), clock)
+    assert follower.halted is not None
+    write(producer, PlanPublished(Plan("app", 9, 2, (), (), (), Registry(), {}, {})))
+    follower.poll()
+    assert follower.halted is None
 
 
 def test_a_new_term_starts_a_halted_job_anew() -> None:
