@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from operator import attrgetter
 
 from kstate.errors import BackupLogError, DecodeError
@@ -49,10 +50,13 @@ class Applied:
 
     def entries(self) -> Iterator[tuple[bytes, bytes | None]]:
         """Changed entries within the ranges as (key suffix, stored value or None = deleted), in order."""
+        return chain.from_iterable(map(self.entries_of, self.blocks))
+
+    def entries_of(self, block: Block) -> Iterator[tuple[bytes, bytes | None]]:
+        """Those of one of its blocks."""
+        pairs = zip(*block.entries(), strict=True)
         whole = self.ranges == (self.marker.key_range,)
-        for block in self.blocks:
-            pairs = zip(*block.entries(), strict=True)
-            yield from pairs if whole else (pair for pair in pairs if self._covers(pair[0]))
+        return pairs if whole else (pair for pair in pairs if self._covers(pair[0]))
 
     def _covers(self, suffix: bytes) -> bool:
         slot = int.from_bytes(suffix[:2], "big")

@@ -16,8 +16,9 @@ follower goes on. Whatever raises gives reader, proof and run up: the next gener
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from kstate.clock import Clock, Step, Steps
@@ -36,6 +37,7 @@ T = TypeVar("T")
 DROPPED = Step("dropped")
 READ = Step("restore-read")
 INGESTED = Step("ingested")
+SPILLED = Step("spilled")
 FOLLOWED = Step("followed")
 AWAIT_NEWS = Step("await-news", wait=0.02)
 AWAIT_RELEASE = Step("await-release", wait=0.01)
@@ -66,6 +68,8 @@ class _Reading:
     reader: Reader | None = None
     news: bool = False
     """Markers were proven that the store does not know of yet."""
+    due: deque[Iterator[None]] = field(default_factory=deque)
+    """Proven markers that are not, or not wholly, in the run yet."""
 
 
 class Follower:
@@ -94,7 +98,9 @@ class Follower:
         self._clock = clock
         self._stuck_ms = settings.failure.stuck_log_ms
         self._report = report
-        self._copy = LocalCopy(store, target, settings.state.store_bytes // RUN_FRACTION)
+        run_bytes = settings.state.store_bytes // RUN_FRACTION
+        self._gentle_bytes = min(_GENTLE_RUN_BYTES, run_bytes)
+        self._copy = LocalCopy(store, target, run_bytes)
         self._reading: _Reading | None = None
         self._log_start = 0
         self._known_end = 0
@@ -156,9 +162,11 @@ class Follower:
     def _adopt(self, ready: Callable[[Lineage], bool]) -> Steps[Lineage]:
         end = yield from fresh_end(self._log, self._source, self._clock, self._stuck_ms, self._report)
         reading = self._reading or (yield from self._begin(end))
-        while reading.position < end:
+        while reading.position < end or reading.due:
             yield self._look(reading, end)
-        while not (ready(reading.proof.lineage) and (reading.proof.whole or self._stands_at_end(reading))):
+        while reading.due or not (
+            ready(reading.proof.lineage) and (reading.proof.whole or self._stands_at_end(reading))
+        ):
             step = self._keep(reading, self._look(reading))
             yield AWAIT_RELEASE if step.wait else step
         lineage = reading.proof.finish()
@@ -186,8 +194,10 @@ class Follower:
         before = reading.position
         dry = self._read(reading, end)
         self._note_end(reading, dry=dry)
-        if self.gentle and self._copy.collected_bytes >= _GENTLE_RUN_BYTES:
-            return self._keep(reading, FOLLOWED)
+        if self.gentle and self._copy.collected_bytes >= self._gentle_bytes:
+            return self._make_room(reading)
+        if reading.due:
+            return READ
         if self._copy.full:
             self._copy.ingest(reading.proof.proven())
             reading.news = False
@@ -201,20 +211,43 @@ class Follower:
             reading.reader.assign({self._source: reading.position})
         enough = self._copy.collected_bytes + _LOOK_BYTES
         until = self._clock.monotonic() + _GENTLE_LOOK_S
+        if not self._collect(reading, until):
+            return False
         for _ in range(_LOOK_POLLS):
             batches = reading.reader.poll(_GENTLE_POLL_RECORDS if self.gentle else POLL_RECORDS, 0.0)
             for batch in batches:
-                for applied in reading.proof.feed(batch):
-                    self._copy.collect(applied)
-                    reading.news = True
+                reading.due.extend(map(self._copy.collecting, reading.proof.feed(batch)))
                 reading.position = batch.next_offset
             if not batches:
                 return True
+            if not self._collect(reading, until) or self._is_over(until):
+                break
             if self._copy.full or self._copy.collected_bytes >= enough or reading.position >= end:
                 break
-            if self.gentle and self._clock.monotonic() >= until:
-                break
         return False
+
+    def _collect(self, reading: _Reading, until: float) -> bool:
+        """Add what was proven to the run; False when the step is over before all of it is there."""
+        while reading.due:
+            for _ in reading.due[0]:
+                if self._is_over(until):
+                    return False
+            reading.due.popleft()
+            reading.news = True
+        return True
+
+    def _is_over(self, until: float) -> bool:
+        """Whether others are to have their turn."""
+        return self.gentle and (self._copy.collected_bytes >= self._gentle_bytes or self._clock.monotonic() >= until)
+
+    def _make_room(self, reading: _Reading) -> Step:
+        """Write what was collected, be it only a part of a marker's changes."""
+        if not reading.due:
+            return self._keep(reading, FOLLOWED)
+        if not self._copy.may_spill:
+            return READ
+        self._copy.spill()
+        return SPILLED
 
     def _note_end(self, reading: _Reading, *, dry: bool) -> None:
         """Whether the end is reached.
@@ -223,6 +256,9 @@ class Follower:
         a follower caught up that was so before.
         """
         assert reading.reader is not None
+        if reading.due:
+            self.caught_up = False
+            return
         at_end = reading.reader.at_end().get(self._source)
         self.caught_up = at_end is not None or (self.caught_up and dry)
         if not self.caught_up and not dry and reading.position >= self._known_end:
@@ -234,7 +270,7 @@ class Follower:
 
     def _keep(self, reading: _Reading, step: Step) -> Step:
         """Write what a look brought, together with the lineage entry that it makes true."""
-        if not reading.news:
+        if reading.due or not reading.news:
             return step
         self._copy.write(reading.proof.proven())
         reading.news = False

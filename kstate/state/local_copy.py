@@ -6,7 +6,7 @@ and the time index comes along.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -111,20 +111,30 @@ class LocalCopy:
 
     def collect(self, applied: Applied) -> None:
         """Add a proven marker's changes to the run."""
+        for _ in self.collecting(applied):
+            pass
+
+    def collecting(self, applied: Applied) -> Iterator[None]:
+        """The same, a block for each step."""
         for key_range in applied.replaced():
             self._empty(key_range)
-        prefix, partial = self._prefix, self.target.partial
-        entries = applied.entries()
+        partial = self.target.partial
         if partial:
-            entries = (pair for pair in entries if not is_cell(pair[0], partial))
             self._cells.apply(applied, self._run)
+        for block in applied.blocks:
+            entries = applied.entries_of(block)
+            self._put((pair for pair in entries if not is_cell(pair[0], partial)) if partial else entries)
+            self.collected_bytes += len(block.frame) + self._overhead * block.count
+            yield
+
+    def _put(self, entries: Iterable[tuple[bytes, bytes | None]]) -> None:
+        prefix = self._prefix
         if self._by_slot is None:
             self._run.update((prefix + suffix, value) for suffix, value in entries)
-        else:
-            for suffix, value in entries:
-                self._run[key := prefix + suffix] = value
-                self._by_slot.setdefault(suffix[:2], []).append(key)
-        self.collected_bytes += sum(len(block.frame) + self._overhead * block.count for block in applied.blocks)
+            return
+        for suffix, value in entries:
+            self._run[key := prefix + suffix] = value
+            self._by_slot.setdefault(suffix[:2], []).append(key)
 
     def take(self, stored_key: bytes, value: bytes) -> None:
         """Add a pair of another copy to the run."""
@@ -146,6 +156,24 @@ class LocalCopy:
         if not self._run and lineage == self._stored().slice(self.target.key_range):
             return
         key, value = self._entry(lineage)
+        run = self._indexed_run()
+        self._store.write([key, *run], [value, *run.values()])
+        self.forget_run()
+
+    @property
+    def may_spill(self) -> bool:
+        """Whether changes may be written before all of their marker are: objects of partial states may not.
+
+        Which of these are in force is told by markers alone.
+        """
+        return not self.target.partial
+
+    def spill(self) -> None:
+        """Write the run, in the middle of a marker; the slots count as not there until `write` or `ingest` says more.
+
+        A crash before that costs the copy: it is dropped, and read anew from the log start.
+        """
+        key, value = self._entry(Lineage(), [self.target.key_range])
         run = self._indexed_run()
         self._store.write([key, *run], [value, *run.values()])
         self.forget_run()

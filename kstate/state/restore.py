@@ -15,6 +15,8 @@ state of which slots, and a slot without entry counts as not there. So the entry
   is durable at once, an older deletion in memory is not, and the old data would come back under the new entry;
 - arrives *with* the data, in one write or one ingested file. A file is ingested only after a flush: the entry speaks
   for the shard's other key ranges too, whose last epochs may not be durable yet;
+- leaves *with* the first part of an epoch that is too large for one step beside running ranges (`LocalCopy.spill`), and
+  comes back with the last one;
 - takes the time index along: what is written or ingested holds the index entries of its values. Those of older
   values stay, also when a range is dropped: stale entries do no harm;
 - is left out for slots whose chain of markers still lacks its base (rule S5).

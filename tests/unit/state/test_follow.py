@@ -420,3 +420,68 @@ def test_the_store_of_a_follower_that_crashes_is_a_valid_copy(bench: Bench) -> N
         for key_range, position in lineage_of(victim.store):
             assert held(victim.store, key_range) == bench.backup.part(key_range, bench.backup.history[position.offset])
         victim.restore()
+
+
+BIG = {entry(slot, b"big"): b"%04d" % slot * 2_000 for slot in range(0, 0x10000, 0x100)}
+"""An epoch of five blocks, each much larger than a gentle follower's run."""
+
+
+def test_beside_running_ranges_a_large_epoch_is_applied_in_steps(bench: Bench) -> None:
+    """A block at a time: until all are there the copy counts as not there, then it stands where the log does."""
+    follower = follower_of(bench)
+    follower.gentle = True
+    tail = follower.tail()
+    go_on(tail)
+    bench.backup.commit(BIG)
+    names = []
+    while (step := next(tail)).name != "followed":
+        names.append(step.name)
+        if "spilled" in names:
+            assert not len(lineage_of(bench.store))
+            assert not follower.caught_up
+    assert names.count("spilled") >= 4
+    go_on(tail)
+    assert follower.caught_up
+    bench.check(FULL_RANGE, lineage_of(bench.store))
+
+
+def test_who_takes_over_in_the_middle_of_a_large_epoch_has_all_of_it(bench: Bench) -> None:
+    """Whether it goes on gently or not."""
+    for gentle in (True, False):
+        follower = follower_of(bench)
+        follower.gentle = True
+        tail = follower.tail()
+        go_on(tail)
+        bench.backup.commit({**BIG, entry(7): b"%d" % gentle})
+        while next(tail).name != "spilled":
+            continue
+        tail.close()
+        follower.gentle = gentle
+        bench.check(FULL_RANGE, finish(follower.adopt()))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_crash_in_the_middle_of_a_large_epoch_costs_the_copy_and_nothing_else(bench: Bench, seed: int) -> None:
+    """What was written of it is dropped, whatever of the last writes was lost."""
+    follower = follower_of(bench)
+    follower.gentle = True
+    tail = follower.tail()
+    go_on(tail)
+    bench.backup.commit(BIG)
+    for _ in range(seed // 2 + 1):
+        while next(tail).name != "spilled":
+            continue
+    bench.store.crash(Random(seed))
+    bench.restore()
+
+
+def test_objects_of_partial_states_are_never_written_before_their_marker(bench: Bench) -> None:
+    """Which of them are in force is told by markers alone: such an epoch stays in memory until it is whole."""
+    target = RestoreTarget(SOURCE, OPERATOR, FULL_RANGE, partial=frozenset({9}))
+    follower = Follower(bench.backup.log, bench.store, target, bench.backup.clock, SETTINGS, bench.said.append)
+    follower.gentle = True
+    tail = follower.tail()
+    go_on(tail)
+    bench.backup.commit(BIG)
+    assert "spilled" not in go_on(tail)
+    bench.check(FULL_RANGE, lineage_of(bench.store))
