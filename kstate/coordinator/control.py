@@ -4,7 +4,8 @@ Messages need no check against older terms: all that stands in the topic was wri
 transactional id, and opening it fences the holder before, so log order is the order of the decisions (S3).
 
 Once the topic was trimmed it begins with a plan. Then the term is the plan's, its leader is not known before it beats,
-and of the dead only those are known whose tiles were not yet given away: the others own nothing and are named no more.
+and of the dead only those are known whose tiles were not yet given away. The others own nothing, and one that wakes up
+finds that it was named once and is named no more (kstate.worker.control).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from kstate.messages import Control, JobHalted, OrderAnswered, PlanPublished, Te
 from kstate.plan import MovePhase, Plan, moves_fault, tiling_fault
 
 DECISIONS_KEPT = 20
-"""For people; older ones can be read in the control topic itself."""
+"""For people; older ones stand in the control topic, as far as it goes back."""
 
 ANSWERS_KEPT = 1_000
 """Ids of orders that were answered: an order is repeated for some seconds after its answer, not for longer."""

@@ -46,8 +46,8 @@ class ControlLog(ControlReader):
         """Delete what lies before so many of the newest plans, once there are twice as many; the offset of the oldest.
 
         Safe for whoever calls it, also for one that does not lead any more: the plans that stay are committed, each
-        repeats all that counts of what was decided before (S3), and nobody deletes the newest. Not tried again before
-        there are as many further plans. Raises RetryableError, ConfigError.
+        repeats who is a member and whose death is not yet dealt with (S3), and nobody deletes the newest. Not tried
+        again before there are as many further plans. Raises RetryableError, ConfigError.
         """
         kept = min(plans_kept, PLANS_NOTED // 2)
         if len(self.plans) < 2 * kept:

@@ -361,7 +361,8 @@ class Leader:
 
     def _superseded(self) -> FencedError:
         view = self._state.control
+        leader = view.leader or "Another leader"
         return FencedError(
-            f"{view.leader} leads job '{self._job.app}' since term {view.term}; {self._office.name} stops.",
+            f"{leader} leads job '{self._job.app}' since term {view.term}; {self._office.name} stops.",
             hint="nothing: one leader is enough, this process may be started again as a candidate.",
         )

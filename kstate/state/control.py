@@ -36,8 +36,10 @@ class ControlReader:
         self._position = 0
         self._kept: list[Control] = []
         """Read, and not given out yet."""
+        self._lost: DataLossError | None = None
+        """Where it stood there is nothing any more; it has no other place yet."""
         self._begins = False
-        """The next message is the first of a topic that was trimmed."""
+        """Reading a topic that was trimmed, before its first plan: what may stand before that counts no more."""
         self.plans: deque[int] = deque(maxlen=PLANS_NOTED)
         """Offsets of the plans that were read, in order."""
 
@@ -60,7 +62,9 @@ class ControlReader:
 
     def _read_to(self, end: int) -> Steps[list[Control]]:
         self._read_on()
-        while self._position < end:
+        while self._position < end or self._begins or self._reader is None:
+            if self._begins:
+                self._check_begun()
             yield CONTROL_WAIT
             self._read_on()
         return self._give_out()
@@ -72,15 +76,18 @@ class ControlReader:
             self._position = batch.next_offset
 
     def _polled(self) -> Sequence[Batch]:
-        try:
-            return self._opened().poll(POLL_RECORDS, 0.0)
-        except DataLossError:
-            if self._log.start_offsets([self.partition])[self.partition] <= self._position:
-                raise
-            self._leave()  # trimmed: all that counts stands in the plan with which it begins now, and behind it
-            return self._opened().poll(POLL_RECORDS, 0.0)
+        if self._lost is None:
+            try:
+                return self._opened().poll(POLL_RECORDS, 0.0)
+            except DataLossError as error:
+                self._lost = error  # the reader says it once, and nothing more
+        if self._log.start_offsets([self.partition])[self.partition] <= self._position:
+            raise self._lost
+        self._leave()  # trimmed: all that counts stands in the plan with which it begins now, and behind it
+        return []
 
     def _leave(self) -> None:
+        self._lost = None
         if self._reader is not None:
             self._reader.close()
             self._reader = None
@@ -88,13 +95,17 @@ class ControlReader:
     def _keep(self, offset: int, message: Control) -> None:
         if isinstance(message, PlanPublished):
             self.plans.append(offset)
-        elif self._begins:
+            self._begins = False
+        if not self._begins:
+            self._kept.append(message)
+
+    def _check_begun(self) -> None:
+        """Raise ConfigError when what stands there is read, and no plan was among it."""
+        if self._position >= self._log.end_offsets([self.partition], committed=True)[self.partition]:
             raise ConfigError(
-                f"{self.partition} begins at offset {offset} with no plan: what was decided before is lost.",
+                f"{self.partition} was trimmed, and no plan is left in it: what was decided before is lost.",
                 hint="only kstate may trim the control topic; see who did, and restore it from a copy.",
             )
-        self._begins = False
-        self._kept.append(message)
 
     def _give_out(self) -> list[Control]:
         messages, self._kept = self._kept, []

@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 from kstate.adapters.kafka_errors import out_of_range, oversize, unknown_partition
 from kstate.clock import Clock
-from kstate.errors import ConfigError, FencedError, RetryableError, TaintedError
+from kstate.errors import ConfigError, DataLossError, FencedError, RetryableError, TaintedError
 from kstate.interfaces import Batch, OutMessage, TopicSpec
 from kstate.plan import TopicPartition
 from kstate.testing.memory_broker import InvalidTransactionError, MemoryBroker, PartitionLog, Record
@@ -301,7 +301,11 @@ class MemoryReader:
             if max_records <= 0:
                 break
             log = self._partition(source, position)
-            batch = log.read(position, max_records)
+            try:
+                batch = log.read(position, max_records)
+            except DataLossError:  # told once: the partition is not read any more before it is assigned anew
+                del self._positions[source]
+                raise
             self._at_end.pop(source, None)
             if batch.next_offset >= log.stable_end:
                 self._at_end[source] = batch.next_offset

@@ -78,8 +78,9 @@ class ControlFollower:
                     self.plan = plan
                     self.own = plan if plan.build == self._build else self.own
                     self.halted = None  # nobody makes plans for a job that was halted: that is over, though trimmed
-                    self._dead.update(plan.dead)
-                    self._named.update(member.incarnation for member in plan.members)
+                    members = {member.incarnation for member in plan.members}
+                    self._dead |= {*plan.dead, *(self._named - members)}  # the decision itself may have been trimmed
+                    self._named |= members
                 case WorkerDied(incarnation=incarnation):
                     self._dead.add(incarnation)
                 case JobHalted():

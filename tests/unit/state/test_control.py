@@ -8,12 +8,12 @@ import pytest
 
 from kstate.clock import run_steps
 from kstate.coordinator.control_log import ControlLog
-from kstate.errors import ConfigError
+from kstate.errors import ConfigError, RetryableError
 from kstate.interfaces import TopicSpec
 from kstate.messages import Control, PlanPublished, TermStarted, WorkerDied
 from kstate.plan import Plan, Registry, TopicPartition, control_topic
 from kstate.state.control import ControlReader
-from kstate.testing.memory_log import MemoryLog
+from kstate.testing.memory_log import Fault, MemoryLog
 from kstate.testing.virtual_time import VirtualClock
 
 CONTROL = TopicPartition(control_topic("app"), 0)
@@ -112,10 +112,48 @@ def test_who_is_not_so_far_behind_misses_nothing() -> None:
     assert reader.poll() == [WorkerDied(1, "worker-7", "gone"), published(7)]
 
 
+def test_what_stands_before_the_first_plan_of_a_trimmed_topic_counts_no_more() -> None:
+    """A broker that lost power may give back a part of what was deleted."""
+    desk = Desk()
+    desk.plans(3)
+    desk.log.delete_records({CONTROL: desk.leader.plans[0] + 1})
+    assert versions(messages := desk.reader().poll()) == [2, 3]
+    assert messages[0] == published(2)
+
+
 def test_a_topic_that_somebody_else_trimmed_is_refused() -> None:
-    """It begins with something that speaks of a past which is gone."""
+    """No plan is left in it."""
     desk = Desk()
     desk.plans(2)
-    desk.log.delete_records({CONTROL: desk.leader.plans[0] + 1})
-    with pytest.raises(ConfigError, match=r"begins at offset \d+ with no plan"):
-        desk.reader().poll()
+    desk.write(WorkerDied(1, "w", "gone"))
+    desk.log.delete_records({CONTROL: desk.leader.plans[-1] + 1})
+    with pytest.raises(ConfigError, match="no plan is left in it"):
+        run_steps(desk.reader().fresh(), desk.clock)
+
+
+def test_a_reader_that_fell_behind_while_the_broker_is_away_goes_on_when_it_is_back() -> None:
+    """It is told once that its place is gone."""
+    desk = Desk()
+    desk.plans(2)
+    slow = desk.reader()
+    slow.poll()
+    desk.plans(6)
+    desk.leader.trim(2)
+    desk.log.inject("start_offsets", Fault.RETRYABLE)
+    with pytest.raises(RetryableError):
+        slow.poll()
+    assert versions(run_steps(slow.fresh(), desk.clock)) == [7, 8]
+
+
+def test_a_fresh_end_before_the_new_start_is_not_enough() -> None:
+    """Whoever jumps has read nothing before it has read the plan there."""
+    desk = Desk()
+    desk.plans(2)
+    slow = desk.reader()
+    slow.poll()
+    reading = slow.fresh()
+    while next(reading).name != "h-taken":
+        continue
+    desk.plans(6)
+    desk.leader.trim(2)
+    assert versions(run_steps(reading, desk.clock)) == [7, 8]

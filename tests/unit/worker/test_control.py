@@ -5,11 +5,11 @@ from __future__ import annotations
 from kstate.clock import run_steps
 from kstate.interfaces import Producer, TopicSpec
 from kstate.messages import Control, JobHalted, PlanPublished, TermStarted
-from kstate.plan import Plan, Registry, control_topic
+from kstate.plan import Member, Plan, Registry, control_topic
 from kstate.testing.memory_log import MemoryLog
 from kstate.testing.virtual_time import VirtualClock
 from kstate.wire import encode_control
-from kstate.worker.control import ControlFollower
+from kstate.worker.control import ControlFollower, Standing
 
 
 def write(producer: Producer, *messages: Control) -> None:
@@ -49,3 +49,22 @@ def test_a_new_term_starts_a_halted_job_anew() -> None:
     write(producer, JobHalted(2, "another bug", 3))
     follower.poll()
     assert follower.halted == JobHalted(2, "another bug", 3)
+
+
+def test_whoever_was_named_once_is_out_though_its_death_was_trimmed() -> None:
+    """Also when a leader that knows nothing of the death has named it again by the time it reads."""
+    clock = VirtualClock()
+    log = MemoryLog(clock)
+    log.create_topics([TopicSpec(control_topic("app"), 1)])
+    producer = log.producer("leader")
+    producer.open()
+    follower = ControlFollower(log, "app", clock)
+    me, other = Member("w", "w.1", "b"), Member("x", "x.1", "b")
+    write(producer, PlanPublished(Plan("app", 1, 1, (me, other), (), (), Registry(), {}, {})))
+    run_steps(follower.catch_up(), clock)
+    assert follower.standing("w.1") is Standing.MEMBER
+    write(producer, PlanPublished(Plan("app", 8, 1, (other,), (), (), Registry(), {}, {})))
+    write(producer, PlanPublished(Plan("app", 9, 2, (me, other), (), (), Registry(), {}, {})))
+    follower.poll()
+    assert follower.standing("w.1") is Standing.DEAD
+    assert follower.standing("x.1") is Standing.MEMBER
