@@ -53,6 +53,8 @@ _GENTLE_LOOK_S = 0.015
 _GENTLE_POLL_RECORDS = 4
 _GENTLE_RUN_BYTES = 4 * MIB
 """Where other key ranges run between the steps: some 20,000 small values, written in 30 ms."""
+_LARGE = 2
+"""Runs of that many times the size are written before their marker is whole."""
 RUN_FRACTION = 4
 """A sorted run in memory is at most this fraction of `state.store_bytes`."""
 
@@ -214,37 +216,50 @@ class Follower:
         if not self._collect(reading, until):
             return False
         for _ in range(_LOOK_POLLS):
+            if self._is_over(until):
+                break
             batches = reading.reader.poll(_GENTLE_POLL_RECORDS if self.gentle else POLL_RECORDS, 0.0)
             for batch in batches:
                 reading.due.extend(map(self._copy.collecting, reading.proof.feed(batch)))
                 reading.position = batch.next_offset
             if not batches:
                 return True
-            if not self._collect(reading, until) or self._is_over(until):
+            if not self._collect(reading, until):
                 break
             if self._copy.full or self._copy.collected_bytes >= enough or reading.position >= end:
                 break
         return False
 
     def _collect(self, reading: _Reading, until: float) -> bool:
-        """Add what was proven to the run; False when the step is over before all of it is there."""
+        """Add what was proven to the run; False when the step is over before all of it is there.
+
+        Where one may be gentle, a run is written between two markers; only one that is very large is cut short.
+        """
         while reading.due:
             for _ in reading.due[0]:
-                if self._is_over(until):
+                if self._is_large() or self._is_late(until):
                     return False
             reading.due.popleft()
             reading.news = True
+            if reading.due and self._is_late(until):
+                return False
         return True
 
     def _is_over(self, until: float) -> bool:
-        """Whether others are to have their turn."""
-        return self.gentle and (self._copy.collected_bytes >= self._gentle_bytes or self._clock.monotonic() >= until)
+        """Whether others are to have their turn before more is read."""
+        return self._is_late(until) or (self.gentle and self._copy.collected_bytes >= self._gentle_bytes)
+
+    def _is_late(self, until: float) -> bool:
+        return self.gentle and self._clock.monotonic() >= until
+
+    def _is_large(self) -> bool:
+        return self.gentle and self._copy.collected_bytes >= _LARGE * self._gentle_bytes
 
     def _make_room(self, reading: _Reading) -> Step:
-        """Write what was collected, be it only a part of a marker's changes."""
+        """Write the run; in the middle of a marker only if that is very large."""
         if not reading.due:
             return self._keep(reading, FOLLOWED)
-        if not self._copy.may_spill:
+        if not (self._is_large() and self._copy.may_spill):
             return READ
         self._copy.spill()
         return SPILLED

@@ -27,7 +27,7 @@ from kstate.keyspace import KeyRange
 from kstate.progress import Progress, SlotMap
 from kstate.state.frames import FieldReader, pack_numbers, pack_text, pack_times
 from kstate.state.layout import lineage_key
-from kstate.times import Times
+from kstate.times import UNKNOWN_TIME, Times
 
 _FORMAT = 3
 _HEADER = struct.Struct(">BI")
@@ -94,6 +94,12 @@ def released(lineage: Lineage, key_range: KeyRange, move: int) -> bool:
     if lineage.gaps(key_range):
         return False
     return all(p.move == move or p.grant >= move for p in lineage.slice(key_range).values())
+
+
+def watermark_of(lineage: Lineage, suffix: bytes) -> int:
+    """Where the slot of a key below the shard stands."""
+    position = lineage.get(int.from_bytes(suffix[:2], "big"))
+    return UNKNOWN_TIME if position is None else position.times.watermark
 
 
 def stored_lineage(store: Store, operator_id: int, partition: int) -> Lineage:

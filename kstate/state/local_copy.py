@@ -115,17 +115,18 @@ class LocalCopy:
             pass
 
     def collecting(self, applied: Applied) -> Iterator[None]:
-        """The same, a block for each step."""
+        """The same, with a step between any two of its blocks."""
         for key_range in applied.replaced():
             self._empty(key_range)
         partial = self.target.partial
         if partial:
             self._cells.apply(applied, self._run)
-        for block in applied.blocks:
+        for number, block in enumerate(applied.blocks):
+            if number:
+                yield
             entries = applied.entries_of(block)
             self._put((pair for pair in entries if not is_cell(pair[0], partial)) if partial else entries)
             self.collected_bytes += len(block.frame) + self._overhead * block.count
-            yield
 
     def _put(self, entries: Iterable[tuple[bytes, bytes | None]]) -> None:
         prefix = self._prefix
