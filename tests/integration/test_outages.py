@@ -46,7 +46,7 @@ def test_a_job_outlasts_its_broker(private_broker: EmbeddedBroker, made: Cluster
     """Stopped in mid-work and started again: the same processes finish the job, and did not grow meanwhile."""
     run, workers = working(made, "--until-end")
     with Observer(made.bootstrap_servers, made.topic("tallies")) as observer:
-        stop_quietly(made.bootstrap_servers, private_broker.stop, family(run.pid))
+        stop_quietly(made.bootstrap_servers, private_broker.stop, lambda: family(run.pid))
         sizes: dict[int, list[int]] = {event.pid: [] for event in workers}
         stopped_at = time.monotonic()
         while time.monotonic() < stopped_at + seconds:
@@ -68,7 +68,7 @@ def test_a_job_outlasts_its_broker(private_broker: EmbeddedBroker, made: Cluster
 def test_a_stop_does_not_wait_for_a_broker_that_is_away(private_broker: EmbeddedBroker, made: Cluster) -> None:
     """SIGTERM ends everything within seconds, without force; the epoch that could not be committed is repeated."""
     run, _ = working(made)
-    stop_quietly(made.bootstrap_servers, private_broker.stop, family(run.pid))
+    stop_quietly(made.bootstrap_servers, private_broker.stop, lambda: family(run.pid))
     time.sleep(2)
     asked_at = time.monotonic()
     run.signal(signal.SIGTERM)

@@ -169,7 +169,7 @@ def restart_the_broker(broker: EmbeddedBroker) -> Callable[[Story], str]:
     """Stopped in order, away for a while."""
 
     def restart(story: Story) -> str:
-        stop_quietly(broker.bootstrap_servers, broker.stop, family(story.run.pid))
+        stop_quietly(broker.bootstrap_servers, broker.stop, lambda: family(story.run.pid))
         time.sleep(story.dice.choice((0.0, 3.0)))
         broker.start()
         return "broker started again"

@@ -68,6 +68,6 @@ class Groups(Operator[int], uid="groups"):
         self.windows.emit(Closed(window.start, known.n, known.total, 0))
 
 
-job = Job(APP, [Accounts, Groups], epoch=timedelta(milliseconds=300))
+job = Job(APP, [Accounts, Groups], epoch=timedelta(milliseconds=600))
 
 chaos_hooks.install()

@@ -45,7 +45,7 @@ START_SECONDS = 120.0
 DRAIN_SECONDS = 180.0
 QUIET_SECONDS = 2.0
 """After the last result, for whatever may still come and must not."""
-BACKLOG_SECONDS = (10.0, 60.0)
+BACKLOG_SECONDS = (5.0, 20.0)
 """The feed slows down when the backlog is more than the second, until it is below the first: load is bounded."""
 RATE_PROMISED = 10_000
 """What the long form must have written per second, on average, while faults were inflicted."""

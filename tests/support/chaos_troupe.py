@@ -145,7 +145,7 @@ class Troupe:
         """The broker is stopped while all of them stand still; nobody is started before it is gone."""
         with self._lock:
             pids = [player.process.pid for player in self.players.values() if player.process is not None]
-            stop_quietly(self.cluster.bootstrap_servers, stop, pids)
+            stop_quietly(self.cluster.bootstrap_servers, stop, lambda: pids)
 
     def tell_exit(self, incarnation: str, *, restarts: bool) -> None:
         """What a supervisor tells the leader."""

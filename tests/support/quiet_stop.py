@@ -1,8 +1,8 @@
 """Stopping the only broker without leaving one of its transactions hanging, which would be Kafka's own defect.
 
 Kafka (4.3.1) skips the marker of a partition whose leader is not known, taking the topic for deleted, and calls the
-transaction complete. A single node has partitions without a leader for a moment whenever it stops or starts: what it
-was about to complete then may stay open for good, and whoever reads only what is committed stands still there.
+transaction complete. A single node has partitions without a leader for a moment whenever it stops: what it was about to
+complete then may stay open for good, and whoever reads only what is committed stands still there.
 That kstate says so, and how it is mended, has its own test (test_freshness); elsewhere it would only hide what
 the restart is to show. So the clients stand still while the broker stops, between any two requests: with open
 transactions, with records that are in nobody's log yet, but never with a commit that was asked for and not finished.
@@ -29,7 +29,8 @@ _STATUS = struct.Struct(">hqhib")
 _COMPLETING = {2: "commit", 3: "abort"}
 """The states in which the outcome is decided and the markers are not all written."""
 QUIET_SECONDS = 10.0
-SURE_SECONDS = 0.2
+READ_SECONDS = 60.0
+SURE_SECONDS = 0.5
 """A request that the clients had sent before they stood still has arrived by then."""
 
 
@@ -46,7 +47,9 @@ class Completing:
     def now(self) -> dict[str, str]:
         """By transactional id, which outcome."""
         ends = {p.partition: bounds(self._consumer, p)[1] for p in self._partitions}
+        deadline = time.monotonic() + READ_SECONDS
         while any(self._next[partition] < end for partition, end in ends.items()):
+            assert time.monotonic() < deadline, f"{TRANSACTIONS} could not be read to {ends}: {self._next}"
             for message in self._consumer.consume(5000, 0.05):
                 if message.error() is None:
                     self._next[message.partition() or 0] = (message.offset() or 0) + 1
@@ -63,10 +66,10 @@ class Completing:
             self._status[key] = _STATUS.unpack_from(value)[-1]
 
 
-def stop_quietly(servers: str, stop: Callable[[], None], pids: Sequence[int]) -> None:
-    """Stop the broker with a call, while these processes, all of its transactional clients, stand still.
+def stop_quietly(servers: str, stop: Callable[[], None], pids: Callable[[], Sequence[int]]) -> None:
+    """Stop the broker with a call, while all of its transactional clients stand still; they go on when it is gone.
 
-    They go on when it is gone.
+    `pids` is asked again when those are still that it named: they may just have started others.
     """
     completing = Completing(servers)
     try:
@@ -79,28 +82,35 @@ def stop_quietly(servers: str, stop: Callable[[], None], pids: Sequence[int]) ->
 
 
 def _await_quiet(completing: Completing) -> None:
-    deadline, quiet_since = time.monotonic() + QUIET_SECONDS, time.monotonic()
+    quiet_since = time.monotonic()
+    deadline = quiet_since + QUIET_SECONDS
     while time.monotonic() < quiet_since + SURE_SECONDS:
-        if under_way := completing.now():
-            assert time.monotonic() < deadline, f"the broker does not complete {under_way}"
+        under_way = completing.now()
+        assert time.monotonic() < deadline, f"the broker does not complete {under_way}"
+        if under_way:
             quiet_since = time.monotonic()
         time.sleep(0.02)
 
 
 @contextmanager
-def standing_still(pids: Sequence[int]) -> Iterator[None]:
+def standing_still(pids: Callable[[], Sequence[int]]) -> Iterator[None]:
     """SIGSTOP to processes, and SIGCONT at the end to those that did not stand still before."""
-    running = [pid for pid in pids if not is_stopped(pid)]
+    known: set[int] = set()
+    stopped: list[int] = []
     try:
-        for pid in running:
-            _signal(pid, signal.SIGSTOP)
-        deadline = time.monotonic() + 10
-        while not all(is_stopped(pid) or not is_running(pid) for pid in running):
-            assert time.monotonic() < deadline, f"not all of {running} stand still"
-            time.sleep(0.005)
+        while new := [pid for pid in pids() if pid not in known]:
+            known.update(new)
+            running = [pid for pid in new if not is_stopped(pid)]
+            stopped += running
+            for pid in running:
+                _signal(pid, signal.SIGSTOP)
+            deadline = time.monotonic() + 10
+            while not all(is_stopped(pid) or not is_running(pid) for pid in running):
+                assert time.monotonic() < deadline, f"not all of {running} stand still"
+                time.sleep(0.005)
         yield
     finally:
-        for pid in running:
+        for pid in stopped:
             _signal(pid, signal.SIGCONT)
 
 
