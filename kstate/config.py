@@ -62,7 +62,8 @@ class RebaseSettings:
     trim_every_ms: int = 10_000
     """How often the leader looks what of the backup logs and internal streams is not needed any more."""
     plans_kept: int = 200
-    """The control topic is trimmed behind so many of the newest plans, whenever there are twice as many."""
+    """The control topic is trimmed behind so many of the newest plans (at most 5,000), whenever there are twice as
+    many."""
     history_ms: int = 0
     """Earlier moments can be read (`kstate state --as-of`) for at least so long; 0: as far as the logs happen to go."""
 
@@ -107,6 +108,18 @@ class RecoverySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class QuerySettings:
+    """Whether workers answer queries of their state (`kstate state --live`). Whoever reaches them may read it all."""
+
+    host: str = ""
+    """Address to listen on; empty: queries are not answered."""
+    port: int = 0
+    """0: one that is free, told in heartbeats."""
+    advertised: str = ""
+    """Host name under which others reach this one; empty: `host`, or the name of this machine when that is 0.0.0.0."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything a process of kstate is told from outside."""
 
@@ -120,6 +133,7 @@ class Settings:
     rebase: RebaseSettings = field(default_factory=RebaseSettings)
     failure: FailureSettings = field(default_factory=FailureSettings)
     recovery: RecoverySettings = field(default_factory=RecoverySettings)
+    queries: QuerySettings = field(default_factory=QuerySettings)
     stream_partitions: int = 16
     """Partitions of internal streams."""
     replication: int = -1
@@ -147,7 +161,7 @@ _POSITIVE: Mapping[str, type[Any]] = {
     "recovery": RecoverySettings,
 }
 """Groups of which every setting is a number above 0, but for these:"""
-_MAY_BE_ZERO = frozenset({"rebase.history_ms", "recovery.standbys"})
+_MAY_BE_ZERO = frozenset({"rebase.history_ms", "recovery.standbys", "queries.port"})
 
 
 def _numbers(settings: Settings) -> list[tuple[str, float]]:
@@ -157,7 +171,7 @@ def _numbers(settings: Settings) -> list[tuple[str, float]]:
         for part, kind in _POSITIVE.items()
         for f in fields(kind)
     ]
-    return [*nested, ("stream_partitions", settings.stream_partitions)]
+    return [*nested, ("stream_partitions", settings.stream_partitions), ("queries.port", settings.queries.port)]
 
 
 def is_secret(name: str) -> bool:

@@ -129,6 +129,8 @@ class Heartbeat:
     busy_percent: int = 0
     """Share of the last seconds in which the main thread did not wait."""
     fatalities: tuple[Fatality, ...] = ()
+    queries: str = ""
+    """HOST:PORT where it answers queries of its state; empty: nowhere."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,6 +125,7 @@ def _heartbeat_out(beat: Heartbeat) -> dict[str, object]:
         "build": beat.build,
         "busy_percent": beat.busy_percent,
         "fatalities": [_fatality_out(fatality) for fatality in beat.fatalities],
+        "queries": beat.queries,
     }
 
 
@@ -144,7 +145,8 @@ def _heartbeat_in(fields: Fields, version: int) -> Heartbeat:
     )
     if version > 2:
         fatalities = fields.each("fatalities", _fatality_in)
-        beat = replace(beat, busy_percent=fields.whole("busy_percent"), fatalities=fatalities)
+        busy, queries = fields.whole("busy_percent"), fields.text("queries")
+        beat = replace(beat, busy_percent=busy, fatalities=fatalities, queries=queries)
     return beat
 
 

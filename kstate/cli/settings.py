@@ -30,6 +30,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from kstate.config import (
     EpochSettings,
     FailureSettings,
+    QuerySettings,
     RebaseSettings,
     RecoverySettings,
     Settings,
@@ -51,6 +52,7 @@ _GROUPS: dict[str, type[Any]] = {
     "rebase": RebaseSettings,
     "failure": FailureSettings,
     "recovery": RecoverySettings,
+    "queries": QuerySettings,
 }
 
 

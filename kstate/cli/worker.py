@@ -15,6 +15,7 @@ from kstate.adapters.heart import HeartbeatThread, cpu_s, end_now, main_thread_a
 from kstate.adapters.in_hand import FileNotes
 from kstate.adapters.kafka import KafkaLog
 from kstate.adapters.process import die_with, new_incarnation, on_stop, where_am_i
+from kstate.adapters.query_server import QueryServer
 from kstate.adapters.rocksdb import RocksStore, open_store
 from kstate.cli.logging import configure
 from kstate.cli.running import (
@@ -38,6 +39,7 @@ from kstate.worker.edges import WorkerEdges
 from kstate.worker.in_hand import Held, InHand
 from kstate.worker.load import Load
 from kstate.worker.pulse import Pulse, Watchdog
+from kstate.worker.queries import Queries
 from kstate.worker.worker import Worker
 
 GC_THRESHOLDS = (50_000, 20, 100)
@@ -110,6 +112,7 @@ class _Life:
         self._edges = edges
         self._flush = flush
         self._failure = runnable.settings.failure
+        self._queries = runnable.settings.queries
         self._load = Load(runnable.app, member, *where_am_i(), edges)
         self._worker = Worker(runnable.topology, runnable.settings, edges, self._load, member)
         self._watchdog = Watchdog(edges.in_hand, self._failure.handler_max_ms, edges.clock)
@@ -122,7 +125,9 @@ class _Life:
         gc.set_threshold(*GC_THRESHOLDS)
         interval_s = failure.heartbeat_ms / 1000
         frozen = FrozenAlarm(interval_s * failure.heartbeats_missed, failure.handler_max_ms / 1000)
-        with HeartbeatThread(self._beat, interval_s, self._watch, frozen):
+        answer = Queries(edges.store, lambda: self._load.snapshot).answer
+        with QueryServer(self._queries, answer) as server, HeartbeatThread(self._beat, interval_s, self._watch, frozen):
+            self._load.answers_at(server.address)
             code = run_steps(edges.pulse.watched(self._worker.run(), edges.in_hand), edges.clock)
         edges.in_hand.settled()
         self._beat()

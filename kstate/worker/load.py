@@ -75,6 +75,10 @@ class Load:
             fatalities=self._in_hand.fatalities,
         )
 
+    def answers_at(self, address: str) -> None:
+        """Where queries of the state are answered."""
+        self.snapshot = replace(self.snapshot, queries=address)
+
     def leaving(self) -> None:
         """The last epoch is committed: the tiles may be given away at once."""
         self.snapshot = replace(self.snapshot, leaving=True)

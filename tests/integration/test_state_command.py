@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from kstate.adapters.broker_setup import HOST
 from kstate.testing.real_kafka import KafkaUnderTest
 from tests.support.cluster import Cluster, cluster
 from tests.support.oracle import ends
@@ -58,7 +59,7 @@ def shown(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, int]]:
 
 def test_state_is_shown_exported_and_compared(kstate_kafka: KafkaUnderTest, tmp_path: Path) -> None:
     """By the name of the application alone: nothing of the job is imported, and at the end nothing of it runs."""
-    with cluster(kstate_kafka.bootstrap_servers, "tally", tmp_path) as made:
+    with cluster(kstate_kafka.bootstrap_servers, "tally", tmp_path, KSTATE_QUERIES__HOST=HOST) as made:
         server, results = made.bootstrap_servers, made.topic("tallies")
         create_topics(server, {made.topic("entries"): PARTITIONS, results: PARTITIONS})
         given, ask = entries(FIRST + SECOND, keys=50), Questions(made)
@@ -67,6 +68,7 @@ def test_state_is_shown_exported_and_compared(kstate_kafka: KafkaUnderTest, tmp_
         produce_entries(server, made.topic("entries"), given[:FIRST])
         made.await_records(results, FIRST)
         assert shown(ask.rows("scan", "tally")) == sums(given[:FIRST])
+        assert shown(ask.rows("scan", "tally", "--live")) == sums(given[:FIRST])
         moments = ends(server, made.internal("tally.backup"), "read_committed")
 
         produce_entries(server, made.topic("entries"), given[FIRST:])
@@ -77,6 +79,8 @@ def test_state_is_shown_exported_and_compared(kstate_kafka: KafkaUnderTest, tmp_
         (row,) = ask.rows("get", "tally", "seen", account)
         assert row["value"] == sums(given)[account]
         assert f"{account}  seen = " in ask.text("get", "tally", "seen", account)
+        torn = ask.text("get", "tally", "seen", account, "--live", "--timeout", "1", exit_code=5)
+        assert "Nobody answers for tally[" in torn or "does not answer" in torn
         assert "nothing of 'nobody'" in ask.text("get", "tally", "seen", "nobody", exit_code=1)
         then = [
             row

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from kstate import Context, Input, Job, Operator, ValueState
-from kstate.cli.state_past import NOW, Moment, Past, read_moment
+from kstate.cli.state_past import NOW, Backups, Moment, read_moment
 from kstate.cli.state_rows import Row, Rows
+from kstate.cli.state_view import StateView
 from kstate.errors import ConfigError
 from kstate.keyspace import FULL_RANGE
 from kstate.plan import TopicPartition, backup_topic
@@ -22,11 +23,12 @@ from tests.unit.testing.test_driver_states import JOB, START, Act, All, Person, 
 SECOND = timedelta(seconds=1)
 
 
-def past_of(driver: Driver, uid: str) -> Past:
+def past_of(driver: Driver, uid: str) -> StateView:
     """A reader of a driver's log that knows nothing of the job."""
     plan = driver._cluster.plan()
     assert plan is not None
-    return Past(driver._log, driver._world.clock, plan, Rows(plan, uid), MemoryStore)
+    rows = Rows(plan, uid)
+    return StateView(plan, rows, Backups(driver._log, driver._world.clock, plan.app, rows, MemoryStore).entries)
 
 
 def told(rows: list[Row]) -> dict[str, list[Mapping[str, Any]]]:
