@@ -83,7 +83,7 @@ def parse_cell(suffix: bytes) -> Cell:
             raise ValueError(f"{subkey.hex()!r} below key {key.hex()!r}")
         numbers = (_ONE if len(subkey) == _ONE.size else _TWO).unpack(subkey)
         valid, nominal = KeyRange(*numbers[:2]), KeyRange(*numbers[-2:])
-        if valid.lo != slot or valid.overlap(nominal) != valid:
+        if valid.lo != slot or valid.overlap(nominal) != valid or Cell(valid, nominal).suffix(state_id) != suffix:
             raise ValueError(f"{valid} of {nominal} in slot 0x{slot:04x}")
     except ValueError as error:
         raise CorruptStateError(f"State {state_id}: a cell names no key range: {error}.") from None
