@@ -19,14 +19,19 @@ def write(producer: Producer, *messages: Control) -> None:
     producer.commit()
 
 
-def test_a_halt_of_which_the_end_was_trimmed_is_over() -> None:
-    """A later plan says so: nobody makes plans for a job that is halted."""
+def followed() -> tuple[VirtualClock, Producer, ControlFollower]:
+    """An empty control topic, its leader's producer and a worker's reader."""
     clock = VirtualClock()
     log = MemoryLog(clock)
     log.create_topics([TopicSpec(control_topic("app"), 1)])
     producer = log.producer("leader")
     producer.open()
-    follower = ControlFollower(log, "app", clock)
+    return clock, producer, ControlFollower(log, "app", clock)
+
+
+def test_a_halt_of_which_the_end_was_trimmed_is_over() -> None:
+    """A later plan says so: nobody makes plans for a job that is halted."""
+    clock, producer, follower = followed()
     write(producer, JobHalted(1, "a bug", 3))
     run_steps(follower.catch_up(), clock)
     assert follower.halted is not None
@@ -37,12 +42,7 @@ def test_a_halt_of_which_the_end_was_trimmed_is_over() -> None:
 
 def test_a_new_term_starts_a_halted_job_anew() -> None:
     """A worker that slept through the halt goes on; for the leader, too, only the halt of the present term counts."""
-    clock = VirtualClock()
-    log = MemoryLog(clock)
-    log.create_topics([TopicSpec(control_topic("app"), 1)])
-    producer = log.producer("leader")
-    producer.open()
-    follower = ControlFollower(log, "app", clock)
+    clock, producer, follower = followed()
     write(producer, TermStarted(1, "first"), JobHalted(1, "a bug", 3), TermStarted(2, "second"))
     run_steps(follower.catch_up(), clock)
     assert follower.halted is None
@@ -53,12 +53,7 @@ def test_a_new_term_starts_a_halted_job_anew() -> None:
 
 def test_whoever_was_named_once_is_out_though_its_death_was_trimmed() -> None:
     """Also when a leader that knows nothing of the death has named it again by the time it reads."""
-    clock = VirtualClock()
-    log = MemoryLog(clock)
-    log.create_topics([TopicSpec(control_topic("app"), 1)])
-    producer = log.producer("leader")
-    producer.open()
-    follower = ControlFollower(log, "app", clock)
+    clock, producer, follower = followed()
     me, other = Member("w", "w.1", "b"), Member("x", "x.1", "b")
     write(producer, PlanPublished(Plan("app", 1, 1, (me, other), (), (), Registry(), {}, {})))
     run_steps(follower.catch_up(), clock)
