@@ -1,8 +1,8 @@
 """Stopping the only broker without leaving one of its transactions hanging, which would be Kafka's own defect.
 
-Kafka (4.3.1) skips the marker of a partition whose leader is not known, taking the topic for deleted, and calls the
-transaction complete. A single node has partitions without a leader for a moment whenever it stops: what it was about to
-complete then may stay open for good, and whoever reads only what is committed stands still there.
+Kafka skips the marker of a partition whose leader is not known, taking the topic for deleted, and calls the transaction
+complete: seen after hard kills of a single node, and, it seems, after orderly stops, while its partitions have no
+leader. What it was about to complete then may stay open for good, and read_committed readers stand still there.
 That kstate says so, and how it is mended, has its own test (test_freshness); elsewhere it would only hide what
 the restart is to show. So the clients stand still while the broker stops, between any two requests: with open
 transactions, with records that are in nobody's log yet, but never with a commit that was asked for and not finished.
